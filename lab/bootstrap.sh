@@ -67,3 +67,8 @@ bundle_amazon_aws() {
     rm -f "$work"/ansible-*.whl &&
     "$VENV/bin/ansible-galaxy" collection build --output-path "$work" "$VENV/collections/ansible_collections/amazon/aws"
 }
+
+# What the lab itself needs of the machine it runs on; everything else is inside the hosts' images.
+need_lab_packages() {
+  need_packages mmdebstrap debian-archive-keyring iproute2 nftables util-linux procps openssh-client
+}
