@@ -27,10 +27,11 @@ from lab.vpc import namespaces, rules
 from lab.vpc.faults import PARTNERS, Cut, Fault, Isolation, Links, faults_ruleset
 from lab.vpc.network import Ingress, Interface, Network, SecurityGroup
 
-INTERNET_GATEWAY = "192.0.2.1"
-SERVERS = ("192.0.2.10", "192.0.2.20")
-OPERATOR = "192.0.2.50"
-ENDPOINT = "192.0.2.100"
+GATEWAY_ADDRESS = "192.0.2.1"
+SERVER_ADDRESSES = ("192.0.2.10", "192.0.2.20")
+OPERATOR_ADDRESS = "192.0.2.50"
+API_ADDRESS = "192.0.2.100"
+METADATA_ADDRESS = rules.METADATA_ADDRESS
 BRIDGE_MAC = "02:00:c0:00:02:01"  # fixed: a bridge's own choice changes with its ports
 
 _CLIENT_GROUP = SecurityGroup("clients", (Ingress("all", cidrs=("0.0.0.0/0",)),))
@@ -90,7 +91,8 @@ class Plug:
 
     interface: Interface
     host: str
-    device_index: int
+    link: str
+    configure: bool
 
 
 class Fabric:
@@ -101,9 +103,9 @@ class Fabric:
         if not re.fullmatch(r"[a-z0-9]{1,24}", name):
             raise FabricError(f"a fabric's name is 1-24 lower case letters and digits, not {name!r}")
         self.name = name
-        self.vpc = self._namespace("vpc")
-        self.inet = self._namespace("inet")
-        self.oper = self._namespace("oper")
+        self.vpc_netns = self._namespace("vpc")
+        self.internet_netns = self._namespace("inet")
+        self.operator_netns = self._namespace("oper")
         self._lock = threading.RLock()
         self._forget()
 
@@ -122,14 +124,14 @@ class Fabric:
         """Make router, internet and operator, without any interface. What an earlier run left is removed."""
         with self._lock:
             self.down()
-            namespaces.create([self.vpc, self.inet, self.oper])
-            namespaces.sysctl(self.vpc, _ROUTER_SWITCHES)
-            for outside in (self.inet, self.oper):
+            namespaces.create([self.vpc_netns, self.internet_netns, self.operator_netns])
+            namespaces.sysctl(self.vpc_netns, _ROUTER_SWITCHES)
+            for outside in (self.internet_netns, self.operator_netns):
                 namespaces.sysctl(outside, _HOST_SWITCHES)
-            namespaces.ip(self.vpc, self._router_lines())
-            namespaces.sysctl(self.vpc, {f"ipv4/conf/{rules.INTERNET_DEVICE}/proxy_arp": 0})
-            namespaces.ip(self.inet, _outside_lines((*SERVERS, ENDPOINT)))
-            namespaces.ip(self.oper, _outside_lines((OPERATOR,)))
+            namespaces.ip(self.vpc_netns, self._router_lines())
+            namespaces.sysctl(self.vpc_netns, {f"ipv4/conf/{rules.INTERNET_DEVICE}/proxy_arp": 0})
+            namespaces.ip(self.internet_netns, _outside_lines((*SERVER_ADDRESSES, API_ADDRESS)))
+            namespaces.ip(self.operator_netns, _outside_lines((OPERATOR_ADDRESS,)))
             self._realise()
             self._load_faults()
 
@@ -150,8 +152,10 @@ class Fabric:
     # --- hosts and clients --------------------------------------------------------------------------------------------
 
     def add_host(self, key: str) -> str:
-        """Make the namespace of a host; returns its name."""
+        """The name of a host's namespace, which is made if the host is new."""
         with self._lock:
+            if key in self._spaces:
+                return self._spaces[key]
             return self._add_space(key, f"host-{key}")
 
     def remove_host(self, key: str) -> None:
@@ -177,7 +181,7 @@ class Fabric:
                 f"eni-{name}", mac, subnet_id, (address,), security_group_ids=(_CLIENT_GROUP.id,), metadata=False
             )
             self._clients[name] = interface
-            self.plug(interface, name, 0)
+            self.plug(interface, name, "ens5", configure=True)
             return space
 
     def namespace(self, key: str) -> str:
@@ -189,17 +193,20 @@ class Fabric:
 
     # --- interfaces ---------------------------------------------------------------------------------------------------
 
-    def plug(self, interface: Interface, host: str, device_index: int) -> None:
-        """Give the host a link with the interface's MAC, named ens5 for index 0, ens6 for 1, and so on.
+    def plug(self, interface: Interface, host: str, link: str, configure: bool = False) -> None:
+        """Give the host a link of this name with the interface's MAC. Plugged there already is fine.
 
-        Index 0 comes up configured as by DHCP. Any other stays down and without an address, as on a Debian AMI.
-        On a host without power the link appears at power_on.
+        `configure`: up, with address and default route, as DHCP leaves a primary link. Without it the link is down and
+        has no address, as a second one on a Debian AMI. On a host without power the link appears at power_on.
         """
         with self._lock:
             self.namespace(host)
-            if interface.id in self._plugs:
-                raise FabricError(f"{interface.id} is plugged into {self._plugs[interface.id].host} already")
-            plug = Plug(interface, host, device_index)
+            plug = Plug(interface, host, link, configure)
+            present = self._plugs.get(interface.id)
+            if present is not None:
+                if (present.host, present.link) != (host, link):
+                    raise FabricError(f"{interface.id} is plugged in as {present.link} of {present.host} already")
+                return
             self._plugs[interface.id] = plug
             if interface.id not in {known.id for known in self._clients.values()}:
                 self._network = self._network.with_interface(interface)
@@ -229,7 +236,7 @@ class Fabric:
             if host in self._off:
                 return
             self._off.add(host)
-            namespaces.ip(self.vpc, [f"link set {_device(plug)} down" for plug in self._plugs_of(host)])
+            namespaces.ip(self.vpc_netns, [f"link set {_device(plug)} down" for plug in self._plugs_of(host)])
             self._realise()
 
     def power_on(self, host: str) -> None:
@@ -300,7 +307,7 @@ class Fabric:
         hosts = {key: tuple(map(_device, self._plugs_of(key))) for key in self._spaces if key not in self._clients}
         clients = tuple(rules.device_name(interface.id) for interface in self._clients.values())
         active = itertools.chain.from_iterable(self._faults.values())
-        namespaces.nft(self.vpc, faults_ruleset(active, Links(hosts, clients, (ENDPOINT,))))
+        namespaces.nft(self.vpc_netns, faults_ruleset(active, Links(hosts, clients, (API_ADDRESS,))))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -319,14 +326,14 @@ class Fabric:
         self._fault_numbers = itertools.count(1)
 
     def _plugs_of(self, host: str) -> list[Plug]:
-        """The plugs of a host, by device index."""
-        return sorted((plug for plug in self._plugs.values() if plug.host == host), key=lambda plug: plug.device_index)
+        """The plugs of a host, the primary one first."""
+        return sorted((plug for plug in self._plugs.values() if plug.host == host), key=lambda plug: plug.link)
 
     def _add_space(self, key: str, part: str) -> str:
         if key in self._spaces:
             raise FabricError(f"there is a host or client {key!r} already")
         space = self._namespace(part)
-        if space in (self.vpc, self.inet, self.oper):
+        if space in (self.vpc_netns, self.internet_netns, self.operator_netns):
             raise FabricError(f"the name {key!r} is taken by the fabric itself")
         self._make_space(space)
         self._spaces[key] = space
@@ -339,7 +346,7 @@ class Fabric:
 
     def _router_lines(self) -> list[str]:
         lines = ["link set lo up", f"link add {rules.INTERNET_DEVICE} address {BRIDGE_MAC} type bridge forward_delay 0"]
-        for device, space in (("to-inet", self.inet), ("to-oper", self.oper)):
+        for device, space in (("to-inet", self.internet_netns), ("to-oper", self.operator_netns)):
             lines += [
                 f"link add {device} type veth peer name eth0 netns {space}",
                 f"link set {device} master {rules.INTERNET_DEVICE} up",
@@ -347,7 +354,7 @@ class Fabric:
         return [
             *lines,
             # A /32: a prefix would put a route to the internet into the table that all share.
-            f"address add {INTERNET_GATEWAY}/32 dev {rules.INTERNET_DEVICE}",
+            f"address add {GATEWAY_ADDRESS}/32 dev {rules.INTERNET_DEVICE}",
             f"link set {rules.INTERNET_DEVICE} up",
             f"address add {rules.METADATA_ADDRESS}/32 dev lo",
             f"address add {rules.RESOLVER_ADDRESS}/32 dev lo",
@@ -373,10 +380,10 @@ class Fabric:
         network = self._complete()
         ruleset = rules.vpc_ruleset(network)
         if ruleset != self._ruleset:
-            namespaces.nft(self.vpc, ruleset)
+            namespaces.nft(self.vpc_netns, ruleset)
             self._ruleset = ruleset
         routing = rules.routing(network, self._live())
-        namespaces.ip(self.vpc, [*before, *rules.routing_batch(self._routing, routing)])
+        namespaces.ip(self.vpc_netns, [*before, *rules.routing_batch(self._routing, routing)])
         self._routing = routing
 
     def _connect(self, plugs: Iterable[Plug]) -> None:
@@ -386,15 +393,14 @@ class Fabric:
             lines += self._link_lines(plug)
         self._realise(before=lines)
         for plug in plugs:
-            if plug.device_index == 0:
+            if plug.configure:
                 namespaces.ip(self._spaces[plug.host], self._dhcp_lines(plug))
         self._load_faults_if_any()
 
     def _link_lines(self, plug: Plug) -> list[str]:
         device, interface = _device(plug), plug.interface
-        link = rules.link_name(plug.device_index)
         return [
-            f"link add {device} type veth peer name {link} address {interface.mac} netns {self._spaces[plug.host]}",
+            f"link add {device} type veth peer name {plug.link} address {interface.mac} netns {self._spaces[plug.host]}",
             f"ntable change name arp_cache dev {device} proxy_delay 0",  # a new device has 0.8 s
             f"link set {device} up",
             # The VPC knows who has which address: it never asks, and believes no announcement.
@@ -406,7 +412,7 @@ class Fabric:
         subnet = self._network.subnet(plug.interface.subnet_id)
         if subnet is None:
             raise FabricError(f"{plug.interface.id} is in the subnet {plug.interface.subnet_id}, which was not applied")
-        link, address = rules.link_name(plug.device_index), plug.interface.private_ips[0]
+        link, address = plug.link, plug.interface.private_ips[0]
         gateway = rules.gateway_address(subnet)
         return [
             f"address add {address}/{rules.prefix_length(subnet)} dev {link}",
@@ -416,8 +422,8 @@ class Fabric:
 
     def _remove_links(self, plugs: Iterable[Plug]) -> None:
         # A link that is gone already went with its host's namespace.
-        present = namespaces.enter(self.vpc, _device_names)
-        namespaces.ip(self.vpc, [f"link del {_device(plug)}" for plug in plugs if _device(plug) in present])
+        present = namespaces.enter(self.vpc_netns, _device_names)
+        namespaces.ip(self.vpc_netns, [f"link del {_device(plug)}" for plug in plugs if _device(plug) in present])
 
 
 def _device(plug: Plug) -> str:
@@ -434,5 +440,5 @@ def _outside_lines(addresses: Iterable[str]) -> list[str]:
         "link set lo up",
         *(f"address add {address}/24 dev eth0" for address in addresses),
         "link set eth0 up",
-        f"route add default via {INTERNET_GATEWAY} dev eth0 src {next(iter(addresses))}",
+        f"route add default via {GATEWAY_ADDRESS} dev eth0 src {next(iter(addresses))}",
     ]

@@ -37,11 +37,6 @@ def device_name(interface_id: str) -> str:
     return "e" + interface_id.removeprefix("eni-")[-14:]
 
 
-def link_name(device_index: int) -> str:
-    """Name of the link that a host sees, as Debian on EC2 names it."""
-    return f"ens{5 + device_index}"
-
-
 def gateway_address(subnet: Subnet) -> str:
     """The subnet's first address, which is the VPC router's."""
     return str(IPv4Network(subnet.cidr)[1])
