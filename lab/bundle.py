@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: evernat.aws contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take the collection amazon.aws out of the wheel of the PyPI package `ansible`, in a shape that ansible-galaxy can build."""
+"""Take amazon.aws out of the wheel of the PyPI package `ansible`, in a shape that ansible-galaxy can build."""
 
 from __future__ import annotations
 
