@@ -219,8 +219,7 @@ class Fabric:
             if plug is None:
                 return
             self._realise()
-            if plug.host not in self._off:
-                self._remove_links([plug])
+            self._remove_links([plug])
             self._load_faults_if_any()
 
     def holder(self, interface_id: str) -> str | None:
@@ -327,7 +326,10 @@ class Fabric:
 
     def _plugs_of(self, host: str) -> list[Plug]:
         """The plugs of a host, the primary one first."""
-        return sorted((plug for plug in self._plugs.values() if plug.host == host), key=lambda plug: plug.link)
+        return sorted(
+            (plug for plug in self._plugs.values() if plug.host == host),
+            key=lambda plug: (not plug.configure, plug.link),
+        )
 
     def _add_space(self, key: str, part: str) -> str:
         if key in self._spaces:
@@ -398,9 +400,9 @@ class Fabric:
         self._load_faults_if_any()
 
     def _link_lines(self, plug: Plug) -> list[str]:
-        device, interface = _device(plug), plug.interface
+        device, interface, space = _device(plug), plug.interface, self._spaces[plug.host]
         return [
-            f"link add {device} type veth peer name {plug.link} address {interface.mac} netns {self._spaces[plug.host]}",
+            f"link add {device} type veth peer name {plug.link} address {interface.mac} netns {space}",
             f"ntable change name arp_cache dev {device} proxy_delay 0",  # a new device has 0.8 s
             f"link set {device} up",
             # The VPC knows who has which address: it never asks, and believes no announcement.
