@@ -194,19 +194,19 @@ class Facts:
     """What a move has learnt so far, beside the latest read.
 
     now, left: the time, and the seconds left until the deadline.
-    wrote: whether a write was sent; aimed_id: the attachment that it was to end.
+    aimed_id: the attachment of the first read ("" if it was free), None before it. Only this one is ever ended:
+        a newer one belongs to somebody who won the race.
     detaching_since: per attachment id, when its detach was accepted or first seen.
     forced: ids that Force was sent for; force_lost: those of them whose reply was lost, with the time.
     gone: attachment ids whose end was read: another read that shows one is old.
     saw_from: whether from_instance_id was seen as the holder.
     attach_accepted_at: when EC2 accepted our attach.
     attach_lost_at: when the reply to our attach was lost.
-    seen_id, seen_reads: the attachment that was read last, and how often in a row.
+    seen_id, seen_reads: the attachment that was read last, and how many times in a row.
     """
 
     now: float = 0.0
     left: float = float("inf")
-    wrote: bool = False
     aimed_id: Optional[str] = None
     detaching_since: Mapping[str, float] = field(default_factory=dict)
     forced: frozenset[str] = frozenset()
@@ -336,7 +336,7 @@ def plan(interface: Interface, wanted: Wanted, facts: Facts) -> Step:
         return Wait("the attachment is not complete")
     if wanted.instance_id is None and wanted.from_instance_id not in (None, held.instance_id):
         return Done()
-    if facts.wrote and held.attachment_id != facts.aimed_id:
+    if facts.aimed_id not in (None, held.attachment_id):
         if facts.seen_reads < 2:  # one read may be old, and show a holder of long ago
             return Wait(f"somebody else seems to have it: {held}")
         return Refuse("LostRace", f"lost the race for {interface.interface_id}: it is {held}")
@@ -523,7 +523,6 @@ class _Mover:
             raise self._error(f"{interface.interface_id} stays with {held.instance_id}: {why}", "HolderAlive")
         if self.detach_began is None:
             self.detach_began = self.clock.now()
-        self._know(wrote=True, aimed_id=held.attachment_id)
         action = Action(DETACH, "", held.instance_id, held.attachment_id, held.device_index, step.force)
         try:
             self._call(DETACH, lambda left: self.client.detach(step.attachment_id, step.force, left))
@@ -547,7 +546,6 @@ class _Mover:
         instance_id = str(self.wanted.instance_id)
         if self.attach_began is None:
             self.attach_began = self.clock.now()
-        self._know(wrote=True)
         action = Action(ATTACH, "", instance_id, None, step.device_index)
         try:
             attachment_id = self._call(
@@ -599,6 +597,8 @@ class _Mover:
     def _learn(self, interface: Interface) -> None:
         """Keep what this read tells beyond the present state."""
         held = interface.held
+        if self.facts.aimed_id is None:
+            self._know(aimed_id=held.attachment_id if held else "")
         if held is None:
             self._know(gone=self.facts.gone | set(self.facts.detaching_since), seen_id=None, seen_reads=0)
             return
