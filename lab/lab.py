@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab as one thing: the emulated AWS decides, the fabric and the hosts follow.
 
-    with Lab(LabSettings(name="demo")) as lab:
-        lab.operator.playbook("evernat.aws.site", "-e", f"@{lab.pair_file}")
-        lab.power_cut(lab.holder())
+with Lab(LabSettings(name="demo")) as lab:
+    lab.operator.playbook("evernat.aws.site", "-e", f"@{lab.pair_file}")
+    lab.power_cut(lab.holder())
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import boto3
 
-from lab.account import CLIENT_ADDRESS, FLOATING_ADDRESS, PRIVATE_CIDR, Account, make_account, make_key
+from lab.account import CLIENT_ADDRESS, FLOATING_ADDRESS, PRIVATE_CIDR, make_account, make_key
 from lab.aws import tls
 from lab.aws.hooks import Hooks
 from lab.aws.server import Aws
@@ -162,7 +162,7 @@ class Lab:
         return path
 
     def _serve(self) -> None:
-        """The API: on loopback for the lab itself, over TLS under AWS's names for operator and hosts; IMDS for hosts."""
+        """The API: on loopback for the lab itself, over TLS under AWS's names for all others. IMDS for the hosts."""
         region = self.aws.settings.region
         authority = tls.make_ca(self.state / "ca")
         names = [f"{service}.{region}.amazonaws.com" for service in ("ec2", "sts")]
@@ -170,12 +170,17 @@ class Lab:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.certificate, certificate.key)
         host, port = self.aws.listen("127.0.0.1", 0)
+        self._endpoint = f"http://{host}:{port}"
         self.aws.listen(API_ADDRESS, 443, tls=context, netns=self.fabric.internet_netns)
         self.aws.listen_imds(METADATA_ADDRESS, 80, netns=self.fabric.vpc_netns)
-        self.ec2: Any = boto3.client(
-            "ec2",
-            endpoint_url=f"http://{host}:{port}",
-            region_name=region,
+        self.ec2 = self.client("ec2")
+
+    def client(self, service: str) -> Any:
+        """A boto3 client with the operator's rights, over loopback."""
+        return boto3.client(
+            service,
+            endpoint_url=self._endpoint,
+            region_name=self.aws.settings.region,
             aws_access_key_id=OPERATOR_ACCESS_KEY,
             aws_secret_access_key=OPERATOR_SECRET_KEY,
         )
@@ -244,6 +249,21 @@ class Lab:
     def thaw(self, instance_id: str) -> None:
         self.hosts[instance_id].thaw()
         self.frozen.discard(instance_id)
+
+    def cut_ring(self, one_way: bool = False) -> None:
+        """No packet between the two hosts' primary interfaces on Corosync's port."""
+        first, second = self.pair()
+        self.fabric.cut(first, second, udp_ports=[5405], one_way=one_way)
+
+    def heal(self) -> None:
+        """End every fault that still holds: of API and network, frozen hosts, hosts without power."""
+        self.aws.faults.clear()
+        self.fabric.heal()
+        for instance_id in list(self.frozen):
+            self.thaw(instance_id)
+        for instance_id in self.pair():
+            if not self.hosts[instance_id].is_on():
+                self.power_on(instance_id)
 
     # -- realising what AWS decides
 

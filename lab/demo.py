@@ -1,0 +1,237 @@
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job: install the collection, build a pair, cut the active host's power, show what the client saw.
+
+Writes lab/out/demo.json and lab/out/demo.svg. Ends with 0 only if traffic came back through the other host with the
+same address, after one move.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.lab import Delays, Lab, LabSettings
+from lab.operator import ROOT, PlaybookRun, install_collection
+from lab.report import Lane, Phase, Timeline, table, timeline_svg
+from lab.takeover import StartRecord, phases_after, starts_in
+from lab.vpc.record import Record
+from lab.vpc.traffic import Traffic, TrafficError
+
+OUT = ROOT / "lab" / "out"
+BUNDLE = Path(sys.prefix) / "bundle"
+TAKEOVER_LIMIT = 120.0  # seconds until the demo gives up
+FLOWS_LIMIT = 10.0  # seconds for long TCP flows to try again
+
+
+class Progress:
+    """What is being done now, with the time since the start."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def say(self, words: str) -> None:
+        print(f"[{time.monotonic() - self._start:5.0f} s] {words}", flush=True)
+
+    def task(self, line: str) -> None:
+        """A line of ansible-playbook: only what it is doing."""
+        if line.startswith(("TASK [", "PLAY [")) and "] " in line:
+            self.say(f"    {line[6 : line.rindex('] ')]}")
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """What happened from the power cut on. Moments are on the machine's monotonic clock."""
+
+    fault: float
+    holder_before: str
+    holder_after: str
+    moves: int
+    start: StartRecord
+    record: Record
+
+    @property
+    def outage(self) -> tuple[float, float]:
+        """The first lost probe and the first answer after it, in seconds after the fault."""
+        (outage, *_rest) = self.record.since(self.fault)
+        if outage.end is None:
+            raise RuntimeError("traffic did not come back")
+        return outage.start - self.fault, outage.end - self.fault
+
+    @property
+    def outage_ms(self) -> int:
+        start, end = self.outage
+        return round((end - start) * 1000)
+
+    @property
+    def phases(self) -> list[Phase]:
+        return phases_after(self.fault, self.start, self.fault + self.outage[1])
+
+
+def egress_at(record: Record, moment: float) -> str:
+    """The address that the servers saw at a moment."""
+    return [address for first_seen, address in record.egress if first_seen <= moment][-1]
+
+
+def injected_ms(delays: Delays) -> int:
+    """What the lab's AWS takes for the bare calls of a takeover: describe, detach, attach, and the link."""
+    return round((3 * delays.api + delays.detach + delays.attach + delays.link) * 1000)
+
+
+def cut_power(lab: Lab, traffic: Traffic, progress: Progress) -> Takeover:
+    """Cut the active host's power and wait until traffic flows again."""
+    before = lab.holder()
+    calls = lab.aws.calls.mark()
+    traffic.mark("power cut")
+    progress.say(f"cutting the power of the active host {before}")
+    fault = lab.power_cut(before)
+    flowing = traffic.wait_until_flowing(time.monotonic() + TAKEOVER_LIMIT, since=fault)
+    progress.say(f"traffic flows again {flowing - fault:.1f} s after the power cut")
+    with contextlib.suppress(TrafficError):  # a flow that never comes back is told as dead by the record
+        traffic.wait_for_flows(time.monotonic() + FLOWS_LIMIT, since=flowing)
+    after = lab.holder()
+    moves = [
+        call for call in lab.aws.calls.since(calls) if call.action == "AttachNetworkInterface" and call.outcome == "ok"
+    ]
+    journal = lab.hosts[after].run(["journalctl", "--output=json", "--boot"], timeout=60).stdout.splitlines()
+    starts = [start for start in starts_in(journal) if start.began > fault]
+    return Takeover(fault, before, after, len(moves), starts[0], traffic.stop())
+
+
+def rows(takeover: Takeover, delays: Delays, elastic_ip: str) -> list[tuple[str, str]]:
+    record = takeover.record
+    return [
+        ("outage", f"{takeover.outage_ms} ms ({record.lost} of {record.sent} UDP probes lost, 10 ms apart)"),
+        *((f"  {phase.name}", f"{phase.milliseconds} ms") for phase in takeover.phases),
+        ("injected delays", f"{injected_ms(delays)} ms ({delays})"),
+        ("moves", str(takeover.moves)),
+        ("holder", f"{takeover.holder_before} -> {takeover.holder_after}"),
+        ("Elastic IP", elastic_ip),
+        ("address seen before", egress_at(record, takeover.fault)),
+        ("address seen after", record.egress[-1][1]),
+        *((f"TCP flow {flow.name}", _flow_fate(takeover, flow.name)) for flow in record.flows),
+    ]
+
+
+def _flow_fate(takeover: Takeover, name: str) -> str:
+    flow = next(flow for flow in takeover.record.flows if flow.name == name)
+    return f"survived, largest gap {flow.largest_gap:.1f} s" if flow.alive else f"died ({flow.error or 'no data'})"
+
+
+def figures(takeover: Takeover, delays: Delays, elastic_ip: str, second: PlaybookRun) -> dict[str, Any]:
+    return {
+        "outage_ms": takeover.outage_ms,
+        "injected_ms": injected_ms(delays),
+        "detection_ms": takeover.phases[0].milliseconds,
+        "phases_ms": {phase.name: phase.milliseconds for phase in takeover.phases},
+        "moves": takeover.moves,
+        "forced": takeover.start.forced,
+        "egress_ip_before": egress_at(takeover.record, takeover.fault),
+        "egress_ip_after": takeover.record.egress[-1][1],
+        "elastic_ip": elastic_ip,
+        "second_run_changed": second.changed,
+        "holder_before": takeover.holder_before,
+        "holder_after": takeover.holder_after,
+        "delays_s": {"api": delays.api, "detach": delays.detach, "attach": delays.attach, "link": delays.link},
+        "probes_sent": takeover.record.sent,
+        "probes_lost": takeover.record.lost,
+        "flows": {flow.name: flow.alive for flow in takeover.record.flows},
+    }
+
+
+def picture(takeover: Takeover, delays: Delays) -> str:
+    record, fault = takeover.record, takeover.fault
+    lanes = [
+        Lane("UDP, every 10 ms", [(probe.sent - fault, probe.answered is not None) for probe in record.probes]),
+        Lane("new TCP, 10/s", [(connect.start - fault, connect.ok) for connect in record.connects]),
+    ]
+    return timeline_svg(
+        Timeline(
+            title=f"Power cut of the active host: traffic is back after {takeover.outage_ms / 1000:.1f} s",
+            subtitle=f"injected delays of AWS: {delays}; {takeover.moves} move; same Elastic IP before and after",
+            window=(-1.0, takeover.outage[1] + 2.0),
+            outage=takeover.outage,
+            lanes=lanes,
+            phases=takeover.phases,
+            marks=[(0.0, "power cut")],
+        )
+    )
+
+
+def faults_of(result: dict[str, Any]) -> list[str]:
+    """Why the run was no success; empty if it was."""
+    found = []
+    if result["second_run_changed"]:
+        found.append(f"the second run of site changed {result['second_run_changed']} things instead of none")
+    if result["moves"] != 1:
+        found.append(f"the interface was attached {result['moves']} times instead of once")
+    if result["holder_after"] == result["holder_before"]:
+        found.append("the interface did not go to the other host")
+    if not result["egress_ip_before"] == result["egress_ip_after"] == result["elastic_ip"]:
+        found.append("the internet did not see the Elastic IP before and after")
+    return found
+
+
+def run(settings: LabSettings, out: Path) -> int:
+    progress = Progress()
+    out.mkdir(parents=True, exist_ok=True)
+    progress.say(f"starting the lab: an AWS, a VPC and its client (delays: {settings.delays})")
+    with Lab(settings) as lab:
+        progress.say("building the collection and installing its tarball")
+        install_collection(lab.operator.collections, BUNDLE)
+        pair = ("-e", f"@{lab.pair_file}")
+        progress.say("ansible-playbook evernat.aws.site")
+        lab.operator.playbook("evernat.aws.site", *pair, on_line=progress.task)
+        progress.say("ansible-playbook evernat.aws.site, again")
+        second = lab.operator.playbook("evernat.aws.site", *pair)
+        progress.say(f"second run: changed={second.changed} {', '.join(second.changed_tasks())}")
+        elastic_ip = lab.elastic_ip()
+        with Traffic(lab.fabric, out / "demo-traffic.jsonl") as traffic:
+            traffic.start(time.monotonic() + 20)
+            start = time.monotonic()
+            traffic.wait_until_flowing(start + 20, since=start, probes=200)
+            progress.say("the client's traffic flows")
+            takeover = cut_power(lab, traffic, progress)
+    result = figures(takeover, settings.delays, elastic_ip, second)
+    (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "demo.svg").write_text(picture(takeover, settings.delays))
+    print("\n" + table(rows(takeover, settings.delays, elastic_ip)))
+    print(f"\nwritten: {out / 'demo.json'}, {out / 'demo.svg'}")
+    failures = faults_of(result)
+    for failure in failures:
+        print(f"NOT AS IT SHOULD BE: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="lab/demo", description=__doc__)
+    delays = Delays()
+    for name in ("api", "detach", "attach", "link"):
+        parser.add_argument(
+            f"--{name}", type=float, default=getattr(delays, name), metavar="SECONDS", help="default: %(default)s"
+        )
+    parser.add_argument("--release", choices=("trixie", "bookworm"), default="trixie", help="the hosts' Debian")
+    parser.add_argument(
+        "--dead-detach",
+        choices=("completes", "stuck"),
+        default="completes",
+        help="what a polite detach from a host without power does: completes, or waits for Force",
+    )
+    options = parser.parse_args()
+    settings = LabSettings(
+        name="demo",
+        release=options.release,
+        delays=Delays(options.api, options.detach, options.attach, options.link),
+        dead_detach=options.dead_detach,
+    )
+    sys.exit(run(settings, OUT))
+
+
+if __name__ == "__main__":
+    main()

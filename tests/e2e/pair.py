@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A built pair as the end-to-end tests see it: what the cluster says, what moved, what the client's packets did."""
+
+from __future__ import annotations
+
+import json
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.hosts.errors import HostError
+from lab.lab import Lab
+from lab.vpc.traffic import Traffic
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """What one host's Pacemaker says."""
+
+    online: frozenset[str]  # host names
+    eni_on: tuple[str, ...]  # host names where it is active
+    watchers: int
+    failures: tuple[str, ...]
+
+    def is_sound(self) -> bool:
+        return len(self.online) == 2 and len(self.eni_on) == 1 and self.watchers == 2 and not self.failures
+
+
+class Pair:
+    """The pair that `site` built on a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    @property
+    def holder(self) -> str:
+        return self.lab.holder()
+
+    @property
+    def standby(self) -> str:
+        return self.lab.peer(self.holder)
+
+    def run(self, instance_id: str, *argv: str, timeout: float = 60, check: bool = True) -> str:
+        """Run a command on a host; returns what it printed."""
+        return self.lab.hosts[instance_id].run(list(argv), timeout=timeout, check=check).stdout
+
+    def state(self, instance_id: str) -> ClusterState:
+        """Raises HostError if the host's Pacemaker does not answer."""
+        root = ET.fromstring(self.run(instance_id, "crm_mon", "--one-shot", "--output-as=xml"))
+        nodes = root.findall("./nodes/node")
+        resources = root.findall(".//resource")
+
+        def active(agent: str) -> list[str]:
+            return [
+                str(node.get("name"))
+                for resource in resources
+                if resource.get("resource_agent", "").endswith(f"evernat:{agent}") and resource.get("active") == "true"
+                for node in resource.findall("node")
+            ]
+
+        return ClusterState(
+            frozenset(str(node.get("name")) for node in nodes if node.get("online") == "true"),
+            tuple(active("eni")),
+            len(active("watch")),
+            tuple(f"{item.get('op_key')}: {item.get('exitreason')}" for item in root.findall("./failures/failure")),
+        )
+
+    def cleanup(self) -> None:
+        """Forget failures, as an operator would after a repaired fault."""
+        self.run(self.lab.pair()[0], "crm_resource", "--cleanup", "--wait", timeout=90)
+
+    def wait_sound(self, timeout: float = 90) -> None:
+        """Wait until both hosts agree that both are online, one has the ENI, and nothing failed."""
+
+        def sound() -> bool:
+            return all(self.state(instance_id).is_sound() for instance_id in self.lab.pair())
+
+        wait_until("the pair is sound on both hosts", sound, timeout, lambda: str(self._states()))
+
+    def wait_holder(self, instance_id: str, timeout: float) -> None:
+        """Wait until AWS says that this instance holds the ENI."""
+
+        def attachment() -> str:
+            return str(self.lab.interface().attachment)
+
+        def held() -> bool:
+            now = self.lab.interface().attachment
+            return now is not None and now.status == "attached" and now.instance_id == instance_id
+
+        wait_until(f"{instance_id} holds the ENI", held, timeout, attachment)
+
+    def link_of_eni(self, instance_id: str) -> dict[str, Any] | None:
+        """The host's link with the ENI's MAC, as `ip -json address` shows it."""
+        mac = self.lab.interface().mac
+        links = json.loads(self.run(instance_id, "ip", "-json", "address"))
+        return next((link for link in links if link.get("address") == mac), None)
+
+    def last_stop(self, instance_id: str) -> int | None:
+        """The code of the ENI's last stop on a host, if that was its last operation there."""
+        root = ET.fromstring(self.run(instance_id, "crm_mon", "--one-shot", "--output-as=xml", "--include=operations"))
+        name = self.run(instance_id, "crm_node", "--name").strip()
+        node = root.find(f"./node_history/node[@name='{name}']/resource_history[@id='eni']")
+        operations = node.findall("operation_history") if node is not None else []
+        last = max(operations, key=lambda item: int(item.get("call", "0")), default=None)
+        return int(last.get("rc", "-1")) if last is not None and last.get("task") == "stop" else None
+
+    def watcher_pids(self, instance_id: str) -> list[int]:
+        """The machine's pids of the watcher daemon on a host."""
+        pids = self.lab.hosts[instance_id].pids()
+        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0") for pid in pids}
+        return [
+            pid for pid, words in lines.items() if "watch" in words[-3:] and any("python3" in word for word in words)
+        ]
+
+    def _states(self) -> dict[str, str]:
+        seen = {}
+        for instance_id in self.lab.pair():
+            try:
+                seen[instance_id] = str(self.state(instance_id))
+            except (HostError, ET.ParseError) as error:
+                seen[instance_id] = str(error)
+        return seen
+
+    @contextmanager
+    def moves(self) -> Iterator[list[str]]:
+        """Collects the instances that got the ENI while the block ran: successful attaches, from AWS's own log."""
+        mark = self.lab.aws.calls.mark()
+        moved: list[str] = []
+        yield moved
+        moved.extend(
+            call.params["InstanceId"]
+            for call in self.lab.aws.calls.since(mark)
+            if call.action == "AttachNetworkInterface" and call.outcome == "ok"
+        )
+
+    @contextmanager
+    def traffic(self) -> Iterator[Traffic]:
+        """The client's traffic, flowing when the block begins. End it with `stop()`, which gives the record."""
+        with Traffic(self.lab.fabric, self.lab.state / f"traffic-{time.monotonic_ns()}.jsonl") as traffic:
+            traffic.start(time.monotonic() + 20)
+            now = time.monotonic()
+            traffic.wait_until_flowing(now + 20, since=now, probes=50)
+            yield traffic
+
+
+def wait_until(what: str, test: Callable[[], bool], timeout: float, seen: Callable[[], str]) -> None:
+    """Poll until `test()`; errors of a host that does not answer yet count as no. Raises AssertionError."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if test():
+                return
+        except (HostError, ET.ParseError):
+            pass
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s until {what}; last seen: {seen()}")
+        time.sleep(0.3)
