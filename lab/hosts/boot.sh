@@ -2,12 +2,12 @@
 # SPDX-FileCopyrightText: evernat.aws contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# boot.sh IMAGE STATE_DIR HOSTNAME <files.tar
+# boot.sh IMAGE STATE_DIR HOSTNAME WITHHELD <files.tar
 #
 # Becomes PID 1 of a host. Its caller has made the namespaces (mount, uts, ipc, pid, cgroup; the network's is a named one).
 # The tar on stdin is unpacked onto the host's disk. What is mounted here is seen by nobody outside, and ends with the host.
 set -eu
-image=$1 state=$2 hostname=$3
+image=$1 state=$2 hostname=$3 withheld=$4
 root=$state/root
 
 # /proc is still the machine's, so this is the pid by which the machine knows this process.
@@ -53,7 +53,7 @@ echo "$pid" >"$state/pid"
 mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old
-# The clock and the modules are the machine's too: nothing on a host has the capability to touch them.
+# WITHHELD: the clock and the modules are the machine's too. Nothing on a host has the capability to touch them.
 exec chroot . /bin/sh -c 'umount -l /.old && rmdir /.old && exec env -i container=evernat-lab \
   PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-  setpriv --bounding-set=-sys_time,-sys_module,-sys_rawio /sbin/init'
+  setpriv --bounding-set="$1" /sbin/init' sh "$withheld"

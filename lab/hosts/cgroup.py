@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -66,6 +67,16 @@ def remove(group: Path, timeout: float) -> None:
             if time.monotonic() > deadline:
                 raise HostError(f"cgroup {group} could not be removed within {timeout} s: {error}") from error
             time.sleep(0.005)
+
+
+def purge(state_root: Path, timeout: float) -> None:
+    """Kill and remove all that hosts of `state_root` left in cgroups."""
+    group = base(state_root)
+    if group.is_dir():
+        kill(group, timeout)
+        remove(group, timeout)
+    with contextlib.suppress(OSError):  # other state roots may still be in use
+        group.parent.rmdir()
 
 
 def _v2_root() -> Path:

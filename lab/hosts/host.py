@@ -8,12 +8,14 @@ network namespace, which its owner makes, and which outlives the host). Times ar
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
 import signal
 import subprocess
 import tarfile
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ from lab.hosts.wait import wait_until
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-POWER_CUT_TIMEOUT = 10.0
+PRIVATE_MOUNTS = ("unshare", "--mount", "--propagation", "private")
+WITHHELD = "-sys_time,-sys_module,-sys_rawio"  # capabilities: the clock and the kernel are the machine's
+POWER_CUT_TIMEOUT = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Host:
         self.netns = netns
         self.hostname = hostname
         self.state = state_root / key
+        self.disk = self.state / "upper"  # what the host has written: read it when the power is off
         self._cgroups = cgroup.base(state_root)
         self._supervisor: subprocess.Popen[bytes] | None = None  # the parent of the host's PID 1: it reaps it
 
@@ -94,7 +99,10 @@ class Host:
         """
         # The command enters the host's cgroup; nsenter itself stays outside, and reaps it after a power cut.
         # The cgroup namespace comes last: from inside it, a process outside cannot be moved in.
-        enter = 'echo 0 >/sys/fs/cgroup/cgroup.procs && exec nsenter --target 1 --cgroup -- "$@"'
+        enter = (
+            "echo 0 >/sys/fs/cgroup/cgroup.procs && "
+            f'exec nsenter --target 1 --cgroup -- setpriv --bounding-set={WITHHELD} -- "$@"'
+        )
         process = subprocess.Popen(
             [
                 "nsenter",
@@ -125,8 +133,7 @@ class Host:
             try:
                 out, err = process.communicate(input, timeout)
             except subprocess.TimeoutExpired:
-                _kill_children(process.pid)
-                process.kill()
+                _end(process)
                 raise HostTimeout(f"host {self.key}: {' '.join(argv)} took longer than {timeout:g} s") from None
         if check and process.returncode:
             raise HostError(
@@ -189,6 +196,26 @@ class Host:
             return pid
         raise HostError(f"host {self.key} runs no {name}")
 
+    def journal(self, *options: str) -> str:
+        """The output of journalctl with `options` over all boots, whether the power is on or off."""
+        # The image's own journalctl reads the disk's files; the mount that shows them to it is seen by nobody else.
+        show = (
+            'mount --bind "$1/var/log/journal" "$2/var/log/journal" && image=$2 && shift 2 && exec chroot "$image" "$@"'
+        )
+        read = ["journalctl", "--quiet", "--no-pager", "--directory=/var/log/journal", *options]
+        done = subprocess.run(
+            [*PRIVATE_MOUNTS, "sh", "-c", show, "sh", str(self.disk), str(self.image), *read],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            env={"PATH": PATH, "LANG": "C.UTF-8"},
+        )
+        if done.returncode:
+            raise HostError(f"the journal of host {self.key} cannot be read: {done.stderr.strip()}")
+        return done.stdout
+
     def destroy(self) -> None:
         """Cut the power and remove the disk and all other traces. The network namespace stays."""
         self.power_cut()
@@ -196,28 +223,12 @@ class Host:
             shutil.rmtree(self.state)
 
     def _start(self, group: Path, archive: bytes) -> subprocess.Popen[bytes]:
-        argv = [
-            "nsenter",
-            f"--net=/run/netns/{self.netns}",
-            "unshare",
-            "--mount",
-            "--uts",
-            "--ipc",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
-            # Into the cgroup first, then the cgroup namespace: that makes this cgroup the root that the host sees.
-            "sh",
-            "-c",
-            'echo 0 >"$0" && exec unshare --cgroup sh "$@"',
-            str(group / "cgroup.procs"),
-            str(BOOT_SCRIPT),
-            str(self.image),
-            str(self.state),
-            self.hostname,
-        ]
+        # Into the cgroup first, then the cgroup namespace: that makes this cgroup the root that the host sees.
+        enter = 'echo 0 >"$0" && exec unshare --cgroup sh "$@"'
+        argv = ["nsenter", f"--net=/run/netns/{self.netns}"]
+        argv += [*PRIVATE_MOUNTS, "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
+        argv += ["sh", "-c", enter, str(group / "cgroup.procs")]
+        argv += [str(BOOT_SCRIPT), str(self.image), str(self.state), self.hostname, WITHHELD]
         with (self.state / "console.log").open("wb") as console:
             # A session of its own: Ctrl-C on the terminal is not a power cut.
             process = subprocess.Popen(
@@ -280,11 +291,11 @@ class Host:
 
 
 def purge(state_root: Path, timeout: float = 10.0) -> None:
-    """Remove everything that hosts of `state_root` left, also if the run that made them was killed half-way."""
-    group = cgroup.base(state_root)
-    if group.is_dir():
-        cgroup.kill(group, timeout)
-        cgroup.remove(group, timeout)
+    """Remove everything that hosts of `state_root` left, also if the run that made them was killed half-way.
+
+    That is: every process in their cgroups, the cgroups, and the folder. Their mounts end with the processes.
+    """
+    cgroup.purge(state_root, timeout)
     if state_root.exists():
         shutil.rmtree(state_root)
 
@@ -299,7 +310,8 @@ def _archive(files: Mapping[str, str | bytes | File]) -> bytes:
             file = entry if isinstance(entry, File) else File(entry)
             content = file.content.encode() if isinstance(file.content, str) else file.content
             info = tarfile.TarInfo(path.lstrip("/"))
-            info.size, info.mode, info.uid, info.gid = len(content), file.mode, file.owner, file.owner
+            info.size, info.mode, info.mtime = len(content), file.mode, time.time()
+            info.uid = info.gid = file.owner
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
@@ -318,7 +330,13 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _kill_children(pid: int) -> None:
+def _end(nsenter: subprocess.Popen[str]) -> None:
+    """Kill what nsenter started, frozen or not, and let nsenter reap it; kill nsenter itself only if it does not end."""
     for process in Path("/proc").glob("[0-9]*"):
-        if _parent(int(process.name)) == pid:
-            os.kill(int(process.name), signal.SIGKILL)
+        if _parent(int(process.name)) == nsenter.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+    try:
+        nsenter.wait(2)
+    except subprocess.TimeoutExpired:
+        nsenter.kill()

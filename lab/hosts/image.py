@@ -224,7 +224,9 @@ def _configure(root: Path) -> None:
     for name in ("partial", "lock"):
         left = repository / name
         left.rmdir() if left.is_dir() else left.unlink(missing_ok=True)
-    (repository / "Packages").write_text(_package_index(repository))
+    index = _package_index(repository)
+    (repository / "Packages").write_text(index)
+    (repository / "Release").write_text(_release_file(index))
     # No package lists, and none of late: a role that forgets to update them fails here as it would on a new instance.
     os.utime(root / "var/lib/apt/lists", (0, 0))
 
@@ -248,3 +250,9 @@ def _package_index(repository: Path) -> str:
             f"{control.rstrip()}\nFilename: ./{package.name}\nSize: {package.stat().st_size}\nSHA256: {digest}\n"
         )
     return "\n".join(entries)
+
+
+def _release_file(index: str) -> str:
+    """The text of a `Release` file: with it apt asks for `Packages` alone, not for every packed form of it."""
+    content = index.encode()
+    return f"Label: hosts of the lab\nSHA256:\n {hashlib.sha256(content).hexdigest()} {len(content)} Packages\n"
