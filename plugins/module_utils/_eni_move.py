@@ -437,13 +437,16 @@ def move(
     may_take: Optional[Callable[[Attachment], Union[bool, str]]] = None,
     call_timeout: float = 3.0,
     rng: Optional[random.Random] = None,
+    seen: Optional[Interface] = None,
 ) -> Outcome:
     """Bring the interface to the wanted state, or raise MoveError; ends by `deadline` (on the clock's scale).
 
     may_take is asked before each detach, with the attachment to be ended: True, or a reason (or False) why not.
     call_timeout caps the seconds of one call. on_event gets a dict for every call and every decision.
+    seen is a read that the caller has decided by: an attachment newer than that one is not ended.
     """
-    return _Mover(client, clock, wanted, deadline, on_event, may_take, call_timeout, rng or random.Random()).run()
+    mover = _Mover(client, clock, wanted, deadline, on_event, may_take, call_timeout, rng or random.Random())
+    return mover.run(seen)
 
 
 class _Mover:
@@ -478,7 +481,10 @@ class _Mover:
         self.detach_began: Optional[float] = None
         self.attach_began: Optional[float] = None
 
-    def run(self) -> Outcome:
+    def run(self, seen: Optional[Interface]) -> Outcome:
+        if seen is not None:
+            self.first = self.last = seen
+            self._learn(seen)
         while True:
             interface = self._read()
             if interface is None:
@@ -509,6 +515,7 @@ class _Mover:
             return None
         if self.first is None:
             self.first = interface
+        if self.first_at is None:
             self.first_at = self.clock.now()
         self.last = interface
         return interface

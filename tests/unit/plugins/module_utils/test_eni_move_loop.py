@@ -60,7 +60,7 @@ def run(
     **options: Any,
 ) -> Outcome:
     clock = clock or VirtualClock()
-    own = {name: options.pop(name) for name in ("may_take", "on_event", "call_timeout") if name in options}
+    own = {name: options.pop(name) for name in ("may_take", "on_event", "call_timeout", "seen") if name in options}
     wanted = Wanted(ENI, instance_id, **options)
     return move(model.client(clock), clock, wanted, clock.now() + seconds, rng=random.Random(1), **own)
 
@@ -299,6 +299,19 @@ def test_a_lost_race_names_the_winner_and_leaves_it_alone(at: str, instance_id: 
     assert caught.value.last_seen.holder == C
     assert model.interface.holder == C
     assert {call.arguments.get("attachment_id") for call in model.writes()} <= {"eni-attach-1", None}
+
+
+@pytest.mark.parametrize("holder", [A, None])
+def test_a_holder_newer_than_the_callers_own_read_is_left_alone(holder: Optional[str]) -> None:
+    clock, model = VirtualClock(), Model(holder=holder)
+    seen = model.interface
+    model.set(clock.now(), status="available", attachment=None)
+    model.attach(clock.now(), C, 1)
+    with pytest.raises(MoveError, match="lost the race") as caught:
+        run(model, clock=clock, seen=seen)
+    assert not model.writes()
+    assert caught.value.last_seen is not None
+    assert caught.value.last_seen.holder == C
 
 
 def test_what_somebody_else_did_for_us_is_success() -> None:
