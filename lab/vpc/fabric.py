@@ -39,8 +39,6 @@ _CLIENT_GROUP = SecurityGroup("clients", (Ingress("all", cidrs=("0.0.0.0/0",)),)
 # A new namespace copies these from the machine's own, so each is said. The defaults hold for devices made later.
 _ROUTER_SWITCHES = {
     "ipv4/ip_forward": 1,
-    "netfilter/nf_conntrack_tcp_be_liberal": 1,  # security groups don't judge TCP windows
-    "netfilter/nf_conntrack_tcp_loose": 1,
     "ipv4/conf/all/proxy_arp": 0,
     "ipv4/conf/default/proxy_arp": 1,
     "bridge/bridge-nf-call-iptables": 0,
@@ -58,6 +56,12 @@ _ROUTER_SWITCHES = {
             ("ipv6", "disable_ipv6", 1),
         )
     },
+}
+
+# These exist only once a ruleset has asked for connection tracking.
+_TRACKING_SWITCHES = {
+    "netfilter/nf_conntrack_tcp_be_liberal": 1,  # security groups don't judge TCP windows
+    "netfilter/nf_conntrack_tcp_loose": 1,
 }
 
 # A host starts with the kernel's own defaults, whatever the machine below has set.
@@ -133,6 +137,7 @@ class Fabric:
             namespaces.ip(self.internet_netns, _outside_lines((*SERVER_ADDRESSES, API_ADDRESS)))
             namespaces.ip(self.operator_netns, _outside_lines((OPERATOR_ADDRESS,)))
             self._realise()
+            namespaces.sysctl(self.vpc_netns, _TRACKING_SWITCHES)
             self._load_faults()
 
     def down(self) -> None:
@@ -210,7 +215,11 @@ class Fabric:
             self._plugs[interface.id] = plug
             if interface.id not in {known.id for known in self._clients.values()}:
                 self._network = self._network.with_interface(interface)
-            self._connect([plug] if host not in self._off else [])
+            try:
+                self._connect([plug] if host not in self._off else [])
+            except (namespaces.NamespaceError, FabricError):
+                self.unplug(interface.id)
+                raise
 
     def unplug(self, interface_id: str) -> None:
         """Take the link out of its host. Not plugged is fine."""
@@ -377,15 +386,15 @@ class Fabric:
     def _live(self) -> frozenset[str]:
         return frozenset(plug.interface.id for plug in self._plugs.values() if plug.host not in self._off)
 
-    def _realise(self, before: Iterable[str] = ()) -> None:
-        """Bring rules and routes to what network, plugs and power say. `before`: ip(8) lines to run first."""
+    def _realise(self) -> None:
+        """Bring rules and routes to what network, plugs and power say."""
         network = self._complete()
         ruleset = rules.vpc_ruleset(network)
         if ruleset != self._ruleset:
             namespaces.nft(self.vpc_netns, ruleset)
             self._ruleset = ruleset
         routing = rules.routing(network, self._live())
-        namespaces.ip(self.vpc_netns, [*before, *rules.routing_batch(self._routing, routing)])
+        namespaces.ip(self.vpc_netns, rules.routing_batch(self._routing, routing))
         self._routing = routing
 
     def _connect(self, plugs: Iterable[Plug]) -> None:
@@ -393,7 +402,8 @@ class Fabric:
         lines: list[str] = []
         for plug in plugs:
             lines += self._link_lines(plug)
-        self._realise(before=lines)
+        namespaces.ip(self.vpc_netns, lines)
+        self._realise()
         for plug in plugs:
             if plug.configure:
                 namespaces.ip(self._spaces[plug.host], self._dhcp_lines(plug))
