@@ -63,7 +63,7 @@ bundle_amazon_aws() {
   mkdir -p "$work" "$VENV/collections" &&
     "$VENV/bin/pip" download -q --disable-pip-version-check --no-deps --only-binary :all: --python-version 3.13 \
       -d "$work" "ansible==$ANSIBLE_BUNDLE" &&
-    "$VENV/bin/python" "$EVERNAT_ROOT/lab/bundle.py" "$work"/ansible-*.whl "$VENV/collections" &&
+    "$VENV/bin/python" -P "$EVERNAT_ROOT/lab/bundle.py" "$work"/ansible-*.whl "$VENV/collections" &&
     rm -f "$work"/ansible-*.whl &&
     "$VENV/bin/ansible-galaxy" collection build --output-path "$work" "$VENV/collections/ansible_collections/amazon/aws"
 }
