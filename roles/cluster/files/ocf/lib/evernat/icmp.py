@@ -63,6 +63,13 @@ class Echo:
             if is_reply(packet, self._cookie):
                 return True
 
+    def drain(self) -> bool:
+        """Whether answers are queued; none is afterwards. A burst of late ones must not count round after round."""
+        heard = False
+        while self.answered(0.0):
+            heard = True
+        return heard
+
 
 def answers(source: Primary, target: str, probes: int, interval: float) -> bool:
     """Ask up to `probes` times, `interval` seconds apart; True at the first answer. Raises OSError."""

@@ -1,0 +1,283 @@
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The watcher's daemon: may this host have the ENI? Its answer is a node attribute: 1 bars it, 0 does not.
+
+`judge()` decides from what was observed, without I/O. `Watcher` observes a few times a second, and tells Pacemaker's
+attribute daemon when the answer changes. A ring that is cut makes both hosts believe they are alone: a holder that
+still answers on the ENI's address, asked by the primary link, proves that it serves, and is left alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+
+import host
+import icmp
+from netlink import Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ocf import Log
+
+PRIMARY_SECONDS = 5.0  # how long what is known of the primary link is taken for true
+CONNECT_SECONDS = 0.5
+CONNECT_ADDRESSES = 2
+WAY_OPEN_SECONDS, WAY_CLOSED_SECONDS = 5.0, 0.5  # how long the result of a connect holds
+RESOLVE_SECONDS, RESOLVE_AGAIN_SECONDS = 300.0, 5.0
+UPDATE_SECONDS, UPDATE_AGAIN_SECONDS = 5.0, 1.0
+
+FREE, BARRED = 0, 1
+
+
+class Verdict:
+    def __init__(self, value: int, why: str) -> None:
+        self.value = value
+        self.why = why
+
+
+def judge(here: bool, silent_probes: int, probes: int, way_open: Callable[[], bool]) -> Verdict | None:
+    """The answer to what was observed; None while it is too early to tell: the last answer holds.
+
+    here: the ENI's link is on this host. silent_probes: how many of our last requests in a row had no answer.
+    way_open: whether this host can reach the EC2 endpoint; asked only where it matters.
+    """
+    if here:
+        return Verdict(FREE, "it is here")
+    if silent_probes == 0:
+        return Verdict(BARRED, "it answers elsewhere")
+    if silent_probes < probes:
+        return None
+    if way_open():
+        return Verdict(FREE, "it is silent, and the EC2 endpoint can be reached")
+    return Verdict(BARRED, "it is silent, but the EC2 endpoint cannot be reached")
+
+
+class Way:
+    """The way to the EC2 endpoint: a TCP connection, no API call.
+
+    Names are resolved in a thread and ahead of need: the resolver may hang just when the answer counts.
+    """
+
+    def __init__(self, name: str, port: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._port = port
+        self._now = now
+        self._addresses: list[Any] = []
+        self._thread: threading.Thread | None = None
+        self._resolve_at = 0.0
+        self._open = False
+        self._good_until = 0.0
+
+    def refresh(self) -> None:
+        """Resolve the name anew if it is time; returns at once."""
+        if self._now() < self._resolve_at or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._resolve_at = self._now() + (RESOLVE_SECONDS if self._addresses else RESOLVE_AGAIN_SECONDS)
+        self._thread = threading.Thread(target=self._resolve, daemon=True)
+        self._thread.start()
+
+    def is_open(self) -> bool:
+        now = self._now()
+        if now >= self._good_until:
+            self._open = any(self._connects(address) for address in self._addresses[:CONNECT_ADDRESSES])
+            self._good_until = self._now() + (WAY_OPEN_SECONDS if self._open else WAY_CLOSED_SECONDS)
+            if not self._open:
+                self._resolve_at = min(self._resolve_at, now + RESOLVE_AGAIN_SECONDS)
+        return self._open
+
+    def _resolve(self) -> None:
+        try:
+            found = socket.getaddrinfo(self._name, self._port, socket.AF_INET, socket.SOCK_STREAM)
+        except OSError:
+            return  # the last known addresses stay
+        self._addresses = [address for _, _, _, _, address in found]
+
+    @staticmethod
+    def _connects(address: Any) -> bool:
+        try:
+            socket.create_connection(address, CONNECT_SECONDS).close()
+        except OSError:
+            return False
+        return True
+
+
+class Attribute:
+    """The node attribute, written by `attrd_updater` in the background, and only when its value changes."""
+
+    def __init__(self, name: str, log: Log, now: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.written: int | None = None
+        self._log = log
+        self._now = now
+        self._verdict: Verdict | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._child_verdict: Verdict | None = None
+        self._child_until = 0.0
+        self._not_before = 0.0
+        self._complained = False
+
+    def set(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+
+    def work(self) -> None:
+        """Start, look after, or end the child; never waits."""
+        if self._child is not None:
+            self._look_after(self._child)
+        if self._child is None and self._verdict is not None and self._verdict.value != self.written:
+            self._begin(self._verdict)
+
+    def close(self) -> None:
+        """No write of ours may come after this."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+    def _begin(self, verdict: Verdict) -> None:
+        if self._now() < self._not_before:
+            return
+        self._not_before = self._now() + UPDATE_AGAIN_SECONDS
+        try:
+            self._child = subprocess.Popen(
+                update_command(self.name, verdict.value),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            self._complain(str(error))
+            return
+        self._child_verdict = verdict
+        self._child_until = self._now() + UPDATE_SECONDS
+
+    def _look_after(self, child: subprocess.Popen[bytes]) -> None:
+        code = child.poll()
+        if code is None and self._now() < self._child_until:
+            return
+        if code is None:
+            self.close()
+            self._complain(f"attrd_updater did not end within {UPDATE_SECONDS:.0f} s")
+            return
+        self._child = None
+        verdict = self._child_verdict
+        if code != 0 or verdict is None:
+            self._complain(f"attrd_updater ended with {code}")
+            return
+        self.written = verdict.value
+        self._not_before = 0.0
+        self._complained = False
+        self._log("notice", attribute=self.name, value=verdict.value, why=verdict.why)
+
+    def _complain(self, reason: str) -> None:
+        """Once per trouble: Pacemaker may be away for long."""
+        if not self._complained:
+            self._log("warning", attribute=self.name, reason=reason)
+        self._complained = True
+
+
+def update_command(name: str, value: int) -> list[str]:
+    return ["attrd_updater", "--name", name, "--update", str(value)]
+
+
+class Watcher:
+    """Observes, judges, writes. `beat` is called once a round with the attribute's value as written (None: not yet)."""
+
+    def __init__(
+        self,
+        mac: str,
+        ip: str,
+        interval: float,
+        probes: int,
+        way: Way,
+        attribute: Attribute,
+        beat: Callable[[int | None], None],
+    ) -> None:
+        self.mac = mac
+        self.ip = ip
+        self.interval = interval
+        self.probes = probes
+        self.way = way
+        self.attribute = attribute
+        self.beat = beat
+        self.stopping = False
+        self._silent = 0
+        self._kernel: Netlink | None = None
+        self._echo: icmp.Echo | None = None
+        self._echo_until = 0.0
+
+    def run(self) -> None:
+        """Until `stopping` is set."""
+        due = time.monotonic()
+        while not self.stopping:
+            self.round(due + self.interval)
+            self.beat(self.attribute.written)
+            # After a freeze the rounds that were missed are not made up for.
+            due = max(due + self.interval, time.monotonic())
+        self.attribute.close()
+
+    def round(self, until: float) -> None:
+        """One observation; takes until the given monotonic time."""
+        self.way.refresh()
+        here = self._is_here()
+        if here is None:
+            pause(until)
+        elif here:
+            self._silent = 0
+            pause(until)
+        else:
+            self._silent = 0 if self._answered(until) else self._silent + 1
+        if here is not None:
+            verdict = judge(here, self._silent, self.probes, self.way.is_open)
+            if verdict is not None:
+                self.attribute.set(verdict)
+        self.attribute.work()
+
+    def _is_here(self) -> bool | None:
+        """None if the kernel did not tell."""
+        try:
+            if self._kernel is None:
+                self._kernel = Netlink()
+            return host.find_link(self.mac, self._kernel.links()) is not None
+        except OSError:
+            self._kernel = None
+            return None
+
+    def _answered(self, until: float) -> bool:
+        try:
+            echo = self._open_echo()
+            if echo is None:
+                pause(until)
+                return False
+            echo.send()
+            answered = echo.answered(max(0.0, until - time.monotonic()))
+            pause(until)
+            return echo.drain() or answered
+        except OSError:
+            self._echo_until = 0.0  # the primary link may have changed
+            pause(until)
+            return False
+
+    def _open_echo(self) -> icmp.Echo | None:
+        now = time.monotonic()
+        if self._echo is not None and now < self._echo_until:
+            return self._echo
+        if self._echo is not None:
+            self._echo.close()
+            self._echo = None
+        source = host.read_primary(self.mac)
+        if source is not None:
+            self._echo = icmp.Echo(source, self.ip)
+            self._echo_until = now + PRIMARY_SECONDS
+        return self._echo
+
+
+def pause(until: float) -> None:
+    left = until - time.monotonic()
+    if left > 0:
+        time.sleep(left)
