@@ -331,7 +331,7 @@ def _parent(pid: int) -> int:
 
 
 def _end(nsenter: subprocess.Popen[str]) -> None:
-    """Kill what nsenter started, frozen or not, and let nsenter reap it; kill nsenter itself only if it does not end."""
+    """Kill what nsenter started, frozen or not, and let nsenter reap it; kill nsenter itself if it does not end."""
     for process in Path("/proc").glob("[0-9]*"):
         if _parent(int(process.name)) == nsenter.pid:
             with contextlib.suppress(ProcessLookupError):

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,9 +94,11 @@ def ensure(release: str) -> Path:
 
 
 def recipe_key(release: str) -> str:
-    """A short hash of everything that decides what is in the image, but for the day's versions of the packages."""
-    recipe = (release, INSTALLED, OFFERED, MASKED, DROPPED, sorted(FILES.items()), DIRECTORIES, REPOSITORY)
-    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]
+    """A short hash of everything that decides what is in the image, but for the day's versions of the packages.
+
+    That is this file, so that no part of the recipe can be forgotten. A needless build costs half a minute.
+    """
+    return hashlib.sha256(release.encode() + Path(__file__).read_bytes()).hexdigest()[:12]
 
 
 def debian_sources(release: str, targets: str) -> list[str]:
@@ -120,13 +122,14 @@ def debian_sources(release: str, targets: str) -> list[str]:
 def _locked(path: Path) -> Iterator[None]:
     deadline = time.monotonic() + BUILD_TIMEOUT
     with path.open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # a builder that is killed holds it until its tools are gone, too
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise ImageError(f"{path} is still locked by another builder after {BUILD_TIMEOUT:.0f} s") from None
+                    raise ImageError(f"{path} is still locked by another builder after {BUILD_TIMEOUT:g} s") from None
                 time.sleep(0.2)
         yield
 
@@ -139,53 +142,31 @@ def _build(release: str, image: Path) -> None:
         shutil.rmtree(left)
     draft = image.parent / f".{image.name}"
     log = image.parent / f"{release}.log"
-    with log.open("w") as output:
-        _bootstrap(release, draft, output.fileno(), log)
-        _run(
-            [
-                "chroot",
-                str(draft),
-                "useradd",
-                "--create-home",
-                "--uid",
-                str(ADMIN_UID),
-                "--shell",
-                "/bin/bash",
-                "admin",
-            ],
-            output.fileno(),
-            log,
-        )
+    log.write_text("")
+    _run(_mmdebstrap(release, draft), log)
+    _run(["chroot", draft, "useradd", "--create-home", "--uid", str(ADMIN_UID), "--shell", "/bin/bash", "admin"], log)
     _configure(draft)
     draft.rename(image)
 
 
-def _bootstrap(release: str, target: Path, output: int, log: Path) -> None:
+def _mmdebstrap(release: str, target: Path) -> list[str | Path]:
+    """The command that unpacks a release into `target`, with the packages that apt will offer in it."""
     fetch = (
         f'mkdir -p "$1/{REPOSITORY}/partial" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --download-only '
         f'-o Dir::Cache::archives="$1/{REPOSITORY}" install {" ".join(OFFERED.split())}'
     )
-    argv = [
-        # A mount namespace of its own: a build that is killed leaves no mount in its half-made tree.
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "mmdebstrap",
-        "--mode=root",
-        "--variant=minbase",
-        f"--include={','.join(INSTALLED.split())}",
-        "--dpkgopt=path-exclude=/usr/share/man/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*",
-        "--dpkgopt=path-exclude=/usr/share/doc/*",
+    return [
+        # In namespaces that end with the builder: if it is killed, no process and no mount stays in the half-made tree.
+        *["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
+        *["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(INSTALLED.split())}"],
+        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "doc")),
         "--dpkgopt=path-include=/usr/share/doc/*/examples/*",
         '--aptopt=Acquire::Languages "none"',
         f"--customize-hook={fetch}",
         release,
-        str(target),
+        target,
         *debian_sources(release, _index_targets()),
     ]
-    _run(argv, output, log)
 
 
 def _index_targets() -> str:
@@ -194,14 +175,22 @@ def _index_targets() -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _run(argv: list[str], output: int, log: Path) -> None:
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=BUILD_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise ImageError(f"{argv[0]} took longer than {BUILD_TIMEOUT:.0f} s (see {log})") from None
+def _run(argv: Sequence[str | Path], log: Path) -> None:
+    with log.open("a") as output:
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=BUILD_TIMEOUT,
+                close_fds=False,  # the lock goes along
+            )
+        except subprocess.TimeoutExpired:
+            raise ImageError(f"{argv[0]} took longer than {BUILD_TIMEOUT:g} s (see {log})") from None
     if done.returncode:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ImageError(f"{' '.join(argv)} ended with code {done.returncode} (see {log}):\n{last}")
+        raise ImageError(f"{' '.join(map(str, argv))} ended with code {done.returncode} (see {log}):\n{last}")
 
 
 def _configure(root: Path) -> None:
