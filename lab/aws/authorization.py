@@ -210,9 +210,7 @@ def subnet(backend: Any, identifier: str) -> Resource:
     found = next((item for item in backend.describe_subnets() if item.id == identifier), None)
     keys: dict[str, str | None] = {"ec2:subnetid": identifier}
     if found is not None:
-        keys.update(
-            {"ec2:availabilityzone": found.availability_zone, "ec2:vpc": _arn(backend, "vpc", found.vpc_id)}
-        )
+        keys.update({"ec2:availabilityzone": found.availability_zone, "ec2:vpc": _arn(backend, "vpc", found.vpc_id)})
     return _with_tags(backend, "subnet", identifier, keys)
 
 
@@ -281,9 +279,7 @@ FINDERS: dict[str, Callable[[Parameters, Any], Iterable[Resource]]] = {
     "AttachNetworkInterface": _named(("NetworkInterfaceId", interface), ("InstanceId", instance)),
     "DetachNetworkInterface": _attachment,
     "DeleteNetworkInterface": _named(("NetworkInterfaceId", interface)),
-    "ModifyNetworkInterfaceAttribute": _named(
-        ("NetworkInterfaceId", interface), ("SecurityGroupId", security_group)
-    ),
+    "ModifyNetworkInterfaceAttribute": _named(("NetworkInterfaceId", interface), ("SecurityGroupId", security_group)),
     "ResetNetworkInterfaceAttribute": _named(("NetworkInterfaceId", interface)),
     "AssignPrivateIpAddresses": _named(("NetworkInterfaceId", interface)),
     "UnassignPrivateIpAddresses": _named(("NetworkInterfaceId", interface)),

@@ -81,8 +81,7 @@ class Faults:
         """The rules in force, with how many calls each still hits."""
         with self._lock:
             return [
-                {"id": number, **asdict(fault), "left": self._left.get(number)}
-                for number, fault in self._rules.items()
+                {"id": number, **asdict(fault), "left": self._left.get(number)} for number, fault in self._rules.items()
             ]
 
     def hitting(self, action: str, host: str) -> list[Fault]:

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
 import select
+import socket
 import time
 import uuid
 from collections.abc import Iterable
@@ -215,7 +217,7 @@ class Gateway:
         environ = dict(request.environ)
         environ["wsgi.input"] = io.BytesIO(request.body)
         chunks, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
-        body = b"".join(chunks)
+        body = b"".join(chunks).replace(b"<requestId>request-id<", f"<requestId>{uuid.uuid4()}<".encode())
         number = int(status.split()[0])
         kept = [(name, value) for name, value in headers.items() if name.lower() != "content-length"]
         return Reply(number, body, "ok" if number < 300 else error_code(body), kept)
@@ -316,12 +318,8 @@ def _hang(world: World, seconds: float, environ: dict[str, Any]) -> None:
 
 def close_connection(environ: dict[str, Any]) -> Iterable[bytes]:
     """Let the server close the connection without a word."""
-    import socket
-
-    try:
+    with contextlib.suppress(OSError):
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     raise ConnectionResetError("a fault closes this connection")
 
 
@@ -332,7 +330,9 @@ def error_reply(service: str, status: int, code: str, message: str) -> Reply:
     if service == "ec2":
         text = f"<Response><Errors><Error>{error}</Error></Errors><RequestID>{number}</RequestID></Response>"
     else:
-        text = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>{number}</RequestId></ErrorResponse>"
+        text = (
+            f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error><RequestId>{number}</RequestId></ErrorResponse>"
+        )
     return Reply(status, f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode(), code)
 
 

@@ -144,7 +144,9 @@ def _launch(response: Any, count: int, profile: Any) -> Any:
         instance.reservation_id = reservation.id
         instance.client_token = get("ClientToken")
         for index, eni in instance.nics.items():
-            eni.delete_on_termination = eni.id not in kept and asked.get(index, {}).get("DeleteOnTermination") is not False
+            eni.delete_on_termination = (
+                eni.id not in kept and asked.get(index, {}).get("DeleteOnTermination") is not False
+            )
         if profile is not None:
             backend.associate_iam_instance_profile(instance.id, iam_instance_profile_name=profile.name)
         power_on(instance)
@@ -329,7 +331,9 @@ def respond_modify(self: Any) -> EmptyResult:
     if self._get_param("Groups"):
         interfaces.set_groups(self.ec2_backend, instance.nics[0], self._get_param("Groups"))
         return EmptyResult()
-    needs_stop = [name for name in ("InstanceType", "UserData", "Kernel") if self._get_param(f"{name}.Value") is not None]
+    needs_stop = [
+        name for name in ("InstanceType", "UserData", "Kernel") if self._get_param(f"{name}.Value") is not None
+    ]
     if needs_stop and instance.state != "stopped":
         raise refusal("IncorrectInstanceState", f"The instance '{instance.id}' is not in the 'stopped' state.")
     return _respond_modify(self)
@@ -394,7 +398,9 @@ def _in_subnet(name: str) -> property:
             return getattr(instance.nics[0], name)
         if not getattr(instance, "_subnet_id", None):
             return None
-        return instance._subnet_id if name == "subnet_id" else instance.ec2_backend.get_subnet(instance._subnet_id).vpc_id
+        return (
+            instance._subnet_id if name == "subnet_id" else instance.ec2_backend.get_subnet(instance._subnet_id).vpc_id
+        )
 
     return property(get)
 

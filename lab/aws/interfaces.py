@@ -259,9 +259,7 @@ def free_address(subnet: Any, also_taken: set[str] = frozenset()) -> str:  # typ
         if not is_reserved(subnet, address) and str(address) not in taken:
             subnet.last_offset = offset
             return str(address)
-    raise refusal(
-        "InsufficientFreeAddressesInSubnet", f"There are no free addresses left in the subnet '{subnet.id}'."
-    )
+    raise refusal("InsufficientFreeAddressesInSubnet", f"There are no free addresses left in the subnet '{subnet.id}'.")
 
 
 def delete(backend: Any, eni_id: str) -> None:
@@ -320,7 +318,7 @@ def respond_modify(self: Any) -> EmptyResult:
 
 def set_groups(backend: Any, eni: Any, group_ids: list[str]) -> None:
     groups = [backend.get_security_group_from_id(group_id) for group_id in group_ids]
-    for group_id, group in zip(group_ids, groups):  # noqa: B905
+    for group_id, group in zip(group_ids, groups):
         if group is None or group.vpc_id != eni.vpc_id:
             raise refusal("InvalidGroup.NotFound", f"The security group '{group_id}' does not exist")
     eni._group_set = groups
@@ -364,7 +362,9 @@ def page(items: list[Any], max_results: Any, token: str | None) -> tuple[list[An
     return items[start:end], f"page-{end}" if end < len(items) else None
 
 
-def assign_private_ips(backend: Any, eni_id: str, private_ip_addresses: Any = None, secondary_ips_count: Any = None) -> Any:
+def assign_private_ips(
+    backend: Any, eni_id: str, private_ip_addresses: Any = None, secondary_ips_count: Any = None
+) -> Any:
     eni = backend.get_network_interface(eni_id)
     own = {address["PrivateIpAddress"] for address in eni.private_ip_addresses}
     new = [address for address in private_ip_addresses or [] if address not in own]

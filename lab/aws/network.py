@@ -76,9 +76,7 @@ def create_subnet(
             f"Value ({availability_zone}) for parameter availabilityZone is invalid. Subnets can currently only be "
             f"created in the following availability zones: {', '.join(zones)}.",
         )
-    subnet = _create_subnet(
-        backend, vpc_id, cidr_block, ipv6_cidr_block, availability_zone, *arguments, **more
-    )
+    subnet = _create_subnet(backend, vpc_id, cidr_block, ipv6_cidr_block, availability_zone, *arguments, **more)
     subnet.default_for_az = subnet.map_public_ip_on_launch = False
     return subnet
 
@@ -98,7 +96,9 @@ def delete_security_group(backend: Any, name: str | None = None, group_id: str |
     group = backend.get_security_group_by_name_or_id(group_id or name)
     if group is not None:
         if group.is_default:
-            raise refusal("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
+            raise refusal(
+                "CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user'
+            )
         if _is_used(backend, group):
             raise refusal("DependencyViolation", f"resource {group.id} has a dependent object")
     _delete_security_group(backend, name, group_id)

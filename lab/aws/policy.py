@@ -146,7 +146,7 @@ def _operator(name: str, shown: str) -> tuple[Callable[[str, str], bool], bool]:
 def _arn_like(value: str, wanted: str) -> bool:
     """Each of an ARN's six parts on its own, so that * does not reach over a colon."""
     ours, theirs = value.split(":", 5), wanted.split(":", 5)
-    return len(ours) == len(theirs) and all(_like(one, other) for one, other in zip(ours, theirs))  # noqa: B905
+    return len(ours) == len(theirs) and all(_like(one, other) for one, other in zip(ours, theirs))
 
 
 def _in_network(value: str, wanted: str) -> bool:

@@ -28,16 +28,12 @@ def create_route(
     if destination_cidr_block is not None:
         destination_cidr_block = checked_cidr(destination_cidr_block)
         if any(route.destination_cidr_block == destination_cidr_block for route in table.routes):
-            raise refusal(
-                "RouteAlreadyExists", f"The route identified by {destination_cidr_block} already exists."
-            )
+            raise refusal("RouteAlreadyExists", f"The route identified by {destination_cidr_block} already exists.")
     _check_target(backend, table, more)
     return _create_route(backend, route_table_id, destination_cidr_block, *arguments, **more)
 
 
-def replace_route(
-    backend: Any, route_table_id: str, destination_cidr_block: str, *arguments: Any, **more: Any
-) -> Any:
+def replace_route(backend: Any, route_table_id: str, destination_cidr_block: str, *arguments: Any, **more: Any) -> Any:
     table = backend.get_route_table(route_table_id)
     _check_target(backend, table, more, given=sum(value is not None for value in arguments[2:]))
     return _replace_route(backend, route_table_id, destination_cidr_block, *arguments, **more)

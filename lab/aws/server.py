@@ -104,9 +104,7 @@ class Aws:
         app = MetadataService(self._world, self._metadata, self.calls, self.faults, instance_id)
         return self._listen(host, port, app, None, netns)
 
-    def _listen(
-        self, host: str, port: int, app: Any, tls: ssl.SSLContext | None, netns: str | None
-    ) -> tuple[str, int]:
+    def _listen(self, host: str, port: int, app: Any, tls: ssl.SSLContext | None, netns: str | None) -> tuple[str, int]:
         sock = bound_socket(host, port, netns)
         address = sock.getsockname()
         self._listeners.append(Listener(sock, app, tls))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,8 +187,6 @@ def instance_record(instance: Any) -> InstanceRecord:
 
 def _user_data(value: Any) -> bytes:
     """moto keeps user data as the base64 text that came in."""
-    import base64
-
     return base64.b64decode(str(value)) if value else b""
 
 

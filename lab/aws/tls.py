@@ -29,6 +29,14 @@ class Authority:
     key: Path
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Where a certificate and its key are."""
+
+    certificate: Path
+    key: Path
+
+
 def make_ca(folder: Path) -> Authority:
     """Make a certificate authority in the folder, or return the one that is there and valid for a day more."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +61,8 @@ def make_ca(folder: Path) -> Authority:
     return authority
 
 
-def make_cert(
-    authority: Authority, names: Sequence[str], ips: Sequence[str] = (), label: str = "server"
-) -> tuple[Path, Path]:
-    """A server certificate for these DNS names and addresses: the paths of certificate and key."""
+def make_cert(authority: Authority, names: Sequence[str], ips: Sequence[str] = (), label: str = "server") -> Pair:
+    """A server certificate for these DNS names and addresses, as LABEL.crt and LABEL.key beside the CA's."""
     ca_key = serialization.load_pem_private_key(authority.key.read_bytes(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     ca = x509.load_pem_x509_certificate(authority.certificate.read_bytes())
@@ -70,21 +76,19 @@ def make_cert(
         .add_extension(alternatives, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    paths = authority.folder / f"{label}.crt", authority.folder / f"{label}.key"
-    _write(paths[1], key, paths[0], certificate)
-    return paths
+    pair = Pair(authority.folder / f"{label}.crt", authority.folder / f"{label}.key")
+    _write(pair.key, key, pair.certificate, certificate)
+    return pair
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def server_context(pair: Pair) -> ssl.SSLContext:
     """What Aws.listen wants as its tls."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(pair.certificate, pair.key)
     return context
 
 
@@ -105,8 +109,6 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
 def _write(key_path: Path, key: ec.EllipticCurvePrivateKey, path: Path, certificate: x509.Certificate) -> None:
     key_path.touch(mode=0o600)
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
