@@ -367,6 +367,9 @@ class Fabric:
             # A /32: a prefix would put a route to the internet into the table that all share.
             f"address add {GATEWAY_ADDRESS}/32 dev {rules.INTERNET_DEVICE}",
             f"link set {rules.INTERNET_DEVICE} up",
+            # A device without a carrier, as no kernel can be relied on to have dummies.
+            f"link add {rules.VOID_DEVICE} type veth peer name {rules.VOID_DEVICE}-end",
+            f"link set {rules.VOID_DEVICE} up",
             f"address add {rules.METADATA_ADDRESS}/32 dev lo",
             f"address add {rules.RESOLVER_ADDRESS}/32 dev lo",
             f"rule add lookup main pref {rules.PREFERENCE_LOCAL}",

@@ -3,7 +3,8 @@
 """Pure: from a Network to what the kernel must hold: routes and rules for ip(8), rulesets for nft(8).
 
 The VPC is a router without layer 2 (as on AWS): each interface is a device of the router, with a /32 route to each of
-its private addresses. Free addresses are blackholes, so nothing answers for them.
+its private addresses. Free addresses are blackholes, so nothing answers for them. Those of an interface without a link
+lead into the void: the VPC answers ARP for them, as it does for every interface it knows, and packets get lost.
 
     a packet from an interface: prerouting raw   source check, metadata service, nothing else link-local
                                 (conntrack)      sees private addresses in both directions
@@ -22,13 +23,15 @@ from ipaddress import IPv4Network
 from lab.vpc.network import Ingress, Interface, Network, Route, RouteTable, SecurityGroup, Subnet
 
 INTERNET_DEVICE = "internet"
+VOID_DEVICE = "void"
 METADATA_ADDRESS = "169.254.169.254"
 RESOLVER_ADDRESS = "169.254.169.253"
 
 # Order of the ip rules: the VPC's own addresses win over every route table (AWS's "local" route); then nothing.
 PREFERENCE_LOCAL, PREFERENCE_TABLES, PREFERENCE_END = 100, 200, 300
 
-# What must hold in the kernel: a key that names the object, and the rest of its ip(8) line.
+# What must hold in the kernel: ("route", table, prefix), ("rule", device, table) or ("address", address), each with the
+# rest of its ip(8) line.
 Routing = Mapping[tuple[str, ...], str]
 
 
@@ -58,9 +61,9 @@ def routing(network: Network, live: frozenset[str]) -> Routing:
     """Addresses, routes and rules of the router. `live`: ids of the interfaces with a link to a host under power."""
     state: dict[tuple[str, ...], str] = {}
     for cidr in network.cidrs:
-        state["route", "main", cidr] = "blackhole"
+        state["route", "main", cidr] = f"blackhole {cidr}"
     for subnet in network.subnets:
-        state["route", "main", subnet.cidr] = "blackhole"
+        state["route", "main", subnet.cidr] = f"blackhole {subnet.cidr}"
         state["address", f"{gateway_address(subnet)}/32"] = "dev lo"
     for interface in network.interfaces:
         state.update(_interface_routes(interface, interface.id in live))
@@ -82,11 +85,12 @@ def _interface_routes(interface: Interface, live: bool) -> Routing:
     state: dict[tuple[str, ...], str] = {}
     for address in interface.private_ips:
         if not live:
-            state["route", "main", f"{address}/32"] = "blackhole"
+            way = f"dev {VOID_DEVICE}"
         elif address == primary:
-            state["route", "main", f"{address}/32"] = f"dev {device}"
+            way = f"dev {device}"
         else:  # through the primary address, whose neighbour entry holds the MAC
-            state["route", "main", f"{address}/32"] = f"unicast via {primary} dev {device} onlink"
+            way = f"via {primary} dev {device} onlink"
+        state["route", "main", f"{address}/32"] = f"{address}/32 {way}"
     return state
 
 
@@ -99,11 +103,11 @@ def _table_routes(table: RouteTable, network: Network, live: frozenset[str]) -> 
 
 def _target(route: Route, network: Network, live: frozenset[str]) -> str:
     if route.kind == "internet":
-        return f"dev {INTERNET_DEVICE}"
+        return f"{route.cidr} dev {INTERNET_DEVICE}"
     interface = network.interface(route.interface_id)
     if route.kind == "interface" and interface is not None and interface.id in live:
-        return f"unicast via {interface.private_ips[0]} dev {device_name(interface.id)} onlink"
-    return "blackhole"
+        return f"{route.cidr} via {interface.private_ips[0]} dev {device_name(interface.id)} onlink"
+    return f"blackhole {route.cidr}"
 
 
 def _table_rules(network: Network) -> Routing:
@@ -119,10 +123,7 @@ def _table_rules(network: Network) -> Routing:
 def _add_line(key: tuple[str, ...], rest: str) -> str:
     kind = key[0]
     if kind == "route":
-        # ip(8) wants the type before the prefix, and everything else after it.
-        word, _, tail = rest.partition(" ")
-        type_, tail = (word, tail) if word in ("blackhole", "unicast") else ("unicast", rest)
-        return f"route replace {type_} {key[2]} {tail} table {key[1]}"
+        return f"route replace {rest} table {key[1]}"
     if kind == "rule":
         return f"rule add iif {key[1]} lookup {key[2]} {rest}"
     return f"address replace {key[1]} {rest}"
@@ -204,6 +205,7 @@ def _crossing(interfaces: Iterable[Interface]) -> str:
     lines = [
         "  chain crossing {",
         "    type filter hook forward priority filter; policy drop;",
+        f'    oifname "{VOID_DEVICE}" drop',
         "    oifname @checked oifname . ip daddr != @own drop",
         # The gateway knows an interface by its own address: what comes un-NATed, or by another one, has no way out.
         f'    oifname "{INTERNET_DEVICE}" iifname . ip saddr != @own drop',

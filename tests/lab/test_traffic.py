@@ -1,0 +1,213 @@
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The client's truth: what it writes down is what happened to its packets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vpc_picture import ELASTIC, FLOATING_INTERFACE, become_nat, with_pair
+
+from lab.vpc import namespaces
+from lab.vpc.fabric import Fabric
+from lab.vpc.record import Probe, outages, read, summarise
+from lab.vpc.traffic import Traffic, TrafficError, TrafficSettings
+
+NAME = f"traffictest{os.getpid()}"
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def probes(pattern: str) -> list[Probe]:
+    """One probe each 10 ms, answered after 1 ms ("+") or lost ("-")."""
+    return [
+        Probe(number, number / 100, number / 100 + 0.001 if sign == "+" else None)
+        for number, sign in enumerate(pattern)
+    ]
+
+
+def test_an_outage_lasts_from_the_first_lost_to_the_next_answer() -> None:
+    (outage,) = outages(probes("++----++"))
+    assert (outage.start, outage.lost) == (0.02, 4)
+    assert outage.milliseconds == pytest.approx(41)
+
+
+def test_short_gaps_are_no_outages() -> None:
+    assert outages(probes("+-+--+"), minimum_gap=0.03) == []
+    assert len(outages(probes("+-+--+"), minimum_gap=0.01)) == 2
+
+
+def test_an_outage_may_have_no_end() -> None:
+    (outage,) = outages(probes("++-"))
+    assert (outage.end, outage.milliseconds) == (None, None)
+
+
+def test_a_record_is_summed_up(tmp_path: Path) -> None:
+    lines = [
+        {"t": 1.0, "kind": "start"},
+        {"t": 1.0, "kind": "flow", "flow": "echo-1", "event": "open"},
+        {"t": 1.0, "kind": "flow", "flow": "download-1", "event": "open"},
+        {"t": 1.01, "kind": "udp", "n": 1, "sent": 1.0, "seen": "198.51.100.7:4000"},
+        {"t": 1.5, "kind": "mark", "label": "fault"},
+        {"t": 3.6, "kind": "lost", "n": 2, "sent": 1.6},
+        {"t": 3.7, "kind": "tcp", "start": 2.7, "ok": False, "error": "TimeoutError"},
+        {"t": 4.0, "kind": "flow", "flow": "echo-1", "event": "gap", "from": 1.1, "last": 4.0},
+        {"t": 4.02, "kind": "udp", "n": 3, "sent": 4.01, "seen": "198.51.100.8:4000"},
+        {"t": 4.1, "kind": "tcp", "start": 4.09, "ok": True, "seen": "198.51.100.8:4001"},
+        {"t": 4.1, "kind": "flow", "flow": "download-1", "event": "alive", "last": 1.2},
+        {"t": 4.2, "kind": "stall", "seconds": 0.07},
+        {"t": 4.3, "kind": "end", "cpu": 0.1},
+    ]
+    file = tmp_path / "record.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"t": 9, "ki')
+    record = read(file)
+    assert (record.sent, record.lost, record.connects_ok, record.connects_failed) == (3, 1, 1, 1)
+    assert [(outage.start, outage.end) for outage in record.outages] == [(1.6, 4.02)]
+    assert record.egress_addresses() == ["198.51.100.7", "198.51.100.8"]
+    assert record.egress == ((1.01, "198.51.100.7"), (4.02, "198.51.100.8"))
+    flows = {flow.name: flow for flow in record.flows}
+    assert flows["echo-1"].alive
+    assert flows["echo-1"].largest_gap == pytest.approx(2.9)
+    assert not flows["download-1"].alive
+    assert record.mark("fault") == 1.5
+    assert record.stalls[0] == pytest.approx((4.13, 4.2))
+    assert record.cpu_seconds == 0.1
+    assert json.loads(json.dumps(record.summary()))["outages"][0]["lost"] == 1
+
+
+def test_a_closed_flow_is_dead() -> None:
+    lines = [
+        {"t": 1.0, "kind": "flow", "flow": "echo-1", "event": "open"},
+        {"t": 1.5, "kind": "flow", "flow": "echo-1", "event": "closed", "last": 1.4, "error": "reset"},
+    ]
+    (flow,) = summarise(lines).flows
+    assert (flow.alive, flow.error) == (False, "reset")
+
+
+# --- real packets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fabric() -> Iterator[Fabric]:
+    with Fabric(NAME) as made:
+        with_pair(made)
+        yield made
+
+
+def seconds_from_now(seconds: float) -> float:
+    return time.monotonic() + seconds
+
+
+@pytest.mark.root
+def test_calm_traffic_loses_nothing_and_costs_little(fabric: Fabric, tmp_path: Path) -> None:
+    traffic = Traffic(fabric, tmp_path / "record.jsonl")
+    traffic.start(seconds_from_now(10))
+    mark = traffic.mark("calm")
+    traffic.wait_until_flowing(seconds_from_now(5), since=mark, probes=300)
+    record = traffic.stop()
+    assert (record.lost, record.outages, record.connects_failed) == (0, (), 0)
+    assert record.connects_ok >= 20
+    assert record.egress_addresses() == [ELASTIC]
+    assert {flow.name: flow.alive for flow in record.flows} == {"echo-1": True, "download-1": True}
+    seconds = record.probes[-1].sent - record.probes[0].sent
+    stalled = sum(end - start for start, end in record.stalls)
+    assert record.sent == pytest.approx(seconds * 100, rel=0.05, abs=stalled * 100)
+    assert record.cpu_seconds is not None
+    assert record.cpu_seconds / seconds < 0.1
+    assert namespaces.processes([fabric.namespace("client"), fabric.internet_netns]) == []
+
+
+@pytest.mark.root
+def test_a_move_is_measured(fabric: Fabric, tmp_path: Path) -> None:
+    traffic = Traffic(fabric, tmp_path / "record.jsonl")
+    traffic.start(seconds_from_now(10))
+    traffic.wait_until_flowing(seconds_from_now(5), since=traffic.mark("before"))
+    fabric.power_cut("a")
+    cut = traffic.mark("cut")
+    with pytest.raises(TrafficError, match="waited in vain for 5 answered probes"):
+        traffic.wait_until_flowing(seconds_from_now(0.5), since=cut)
+    fabric.unplug(FLOATING_INTERFACE.id)
+    fabric.plug(FLOATING_INTERFACE, "b", "ens6")
+    become_nat(fabric.namespace("b"))
+    restored = traffic.mark("restored")
+    flowing = traffic.wait_until_flowing(seconds_from_now(5), since=cut)
+    record = traffic.stop()
+    (outage,) = record.since(cut)
+    assert outage.end is not None
+    # The client's figures are those of the hands that cut and restored, within a few probes.
+    assert cut - 0.05 < outage.start < cut + 0.05
+    assert outage.end == flowing < restored + 0.1
+    assert outage.lost == pytest.approx((outage.end - outage.start) * 100, rel=0.2)
+    assert record.egress_addresses() == [ELASTIC]
+    assert any(not connect.ok and connect.start > cut - 1 for connect in record.connects)
+
+
+@pytest.mark.root
+def test_long_connections_live_through_a_short_break(fabric: Fabric, tmp_path: Path) -> None:
+    settings = TrafficSettings(echo_flows=2, download_flows=2)
+    traffic = Traffic(fabric, tmp_path / "record.jsonl", settings=settings)
+    traffic.start(seconds_from_now(10))
+    traffic.wait_until_flowing(seconds_from_now(5), since=traffic.mark("before"), probes=20)
+    fabric.isolate("a", from_={"internet"})
+    with pytest.raises(TrafficError):
+        traffic.wait_until_flowing(seconds_from_now(0.4), since=traffic.mark("break"))
+    fabric.heal()
+    healed = traffic.mark("healed")
+    traffic.wait_for_flows(seconds_from_now(5), since=healed)
+    record = traffic.stop()
+    assert len(record.flows) == 4
+    assert all(flow.alive for flow in record.flows)
+    assert all(0.3 < flow.largest_gap < 3 for flow in record.flows)
+    assert [round(outage.milliseconds or 0, -2) for outage in record.outages] in ([400.0], [500.0])
+
+
+@pytest.mark.root
+def test_a_dead_connection_is_told(fabric: Fabric, tmp_path: Path) -> None:
+    traffic = Traffic(fabric, tmp_path / "record.jsonl")
+    traffic.start(seconds_from_now(10))
+    traffic.wait_until_flowing(seconds_from_now(5), since=traffic.mark("before"), probes=20)
+    # Another host without the tables of the first: what the server pushes finds no way back to the client.
+    fabric.unplug(FLOATING_INTERFACE.id)
+    fabric.plug(FLOATING_INTERFACE, "b", "ens6")
+    become_nat(fabric.namespace("b"))
+    moved = traffic.mark("moved")
+    traffic.wait_until_flowing(seconds_from_now(5), since=moved, probes=200)
+    record = traffic.stop()
+    assert not {flow.name: flow.alive for flow in record.flows}["download-1"]
+
+
+@pytest.mark.root
+def test_the_client_ends_when_its_parent_is_gone(fabric: Fabric, tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:  # the parent of servers and client, which is killed
+        try:
+            Traffic(fabric, tmp_path / "record.jsonl").start(seconds_from_now(10))
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    spaces = [fabric.namespace("client"), fabric.internet_netns]
+    deadline = seconds_from_now(10)
+    while len(namespaces.processes(spaces)) < 2:
+        assert time.monotonic() < deadline, "the client did not start within 10 s"
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while namespaces.processes(spaces):
+        assert time.monotonic() < deadline, "the client went on without its parent"
+        time.sleep(0.02)
+
+
+@pytest.mark.root
+def test_the_client_ends_by_itself(fabric: Fabric, tmp_path: Path) -> None:
+    traffic = Traffic(fabric, tmp_path / "record.jsonl", settings=TrafficSettings(maximum=0.5))
+    traffic.start(seconds_from_now(10))
+    with pytest.raises(TrafficError, match="ended with 0"):
+        traffic.wait_until_flowing(seconds_from_now(5), since=time.monotonic() + 3)
+    assert traffic.stop().lost == 0
