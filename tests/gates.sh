@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# tests/gates.sh lint     ruff, mypy, shellcheck, ansible-lint (profile production), changelog
+# tests/gates.sh sanity   ansible-test sanity, on every Python that is found
+# tests/gates.sh units    ansible-test units, on this Python and the oldest one that is found
+#
+# ansible-test and ansible-lint want the path ansible_collections/NAMESPACE/NAME: they work on a copy of the files that
+# git knows, with amazon.aws beside it, and with a HOME of their own.
+set -eu
+cd "$(dirname "$0")/.."
+. lab/bootstrap.sh
+
+make_tree() {
+  tree=$(mktemp -d)
+  trap 'rm -rf "$tree"' EXIT
+  collection=$tree/ansible_collections/evernat/aws
+  mkdir -p "$collection" "$tree/home/.ansible/test/cache"
+  git ls-files -z | while IFS= read -r -d '' file; do
+    if [ -e "$file" ]; then printf '%s\0' "$file"; fi
+  done | tar -c --null -T - | tar -x -C "$collection"
+  ln -s "$VENV/collections/ansible_collections/amazon" "$tree/ansible_collections/amazon"
+  export HOME=$tree/home ANSIBLE_COLLECTIONS_PATH=$tree
+  cd "$collection"
+}
+
+# ansible-test fetches get-pip.py from a server of its own. In its cache it takes any: the pip that Python brings along will do.
+put_get_pip() {
+  local requirements version
+  requirements=$("$VENV/bin/python" -c 'import ansible_test; print(list(ansible_test.__path__)[0])')/_internal/python_requirements.py
+  version=$(grep -oP "pip='\K[0-9.]+" "$requirements" | head -n 1)
+  [ -n "$version" ] || die "no pip version found in $requirements: ansible-test has changed, look into put_get_pip of tests/gates.sh."
+  printf 'import ensurepip\n\nensurepip.bootstrap()\n' >"$HOME/.ansible/test/cache/get_pip_${version//./_}.py"
+}
+
+# Other Pythons, installed side by side. pyenv's shims must not be found: they exit with 127 for a version that is not chosen.
+find_pythons() {
+  local own=$1 version found path=$VENV/bin
+  for version in 3.9 3.10 3.11 3.12 3.13 3.14; do
+    for found in "$own"/.pyenv/versions/"$version".*/bin /opt/python/"$version"*/bin; do
+      if [ -x "$found/python$version" ]; then path=$path:$found; break; fi
+    done
+  done
+  export PATH=$path:/usr/local/bin:/usr/bin:/bin
+}
+
+this_python() { "$VENV/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+oldest_python() {
+  local version
+  for version in 3.9 3.10 3.11; do
+    if command -v "python$version" >/dev/null && "python$version" -c 'import ensurepip' 2>/dev/null; then echo "$version"; return; fi
+  done
+  this_python
+}
+
+gate_lint() {
+  "$VENV/bin/ruff" check --no-cache .
+  "$VENV/bin/mypy" --cache-dir=/dev/null plugins/module_utils lab
+  local scripts
+  scripts=$(git ls-files | while IFS= read -r file; do
+    if [ -f "$file" ] && head -n 1 "$file" | grep -Eq '^#!.*(bash|/sh)( |$)'; then echo "$file"; fi
+  done)
+  # shellcheck disable=SC2086 # one name a line, none with a space
+  shellcheck -x $scripts
+  make_tree
+  "$VENV/bin/ansible-lint" --offline --strict --nocolor
+  "$VENV/bin/antsibull-changelog" lint
+}
+
+gate_sanity() {
+  find_pythons "$HOME"
+  make_tree
+  put_get_pip
+  "$VENV/bin/ansible-test" sanity --color no
+}
+
+gate_units() {
+  local python
+  find_pythons "$HOME"
+  make_tree
+  put_get_pip
+  for python in $(printf '%s\n' "$(this_python)" "$(oldest_python)" | sort -uV); do
+    "$VENV/bin/ansible-test" units --color no --venv --python "$python"
+  done
+}
+
+case "${1:-}" in
+  lint | sanity | units) ;;
+  *) die "usage: tests/gates.sh lint|sanity|units" ;;
+esac
+bootstrap tests
+"gate_$1"
