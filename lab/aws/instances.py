@@ -101,7 +101,8 @@ def _check_nics(backend: Any, nics: list[dict[str, Any]], instance_type: str) ->
     if len(nics) > 1 and any(nic.get("AssociatePublicIpAddress") for nic in nics):
         raise refusal(
             "InvalidParameterCombination",
-            "The associatePublicIPAddress parameter cannot be specified when launching with multiple network interfaces.",
+            "The associatePublicIPAddress parameter cannot be specified when launching with "
+            "multiple network interfaces.",
         )
     for nic in nics:
         if nic.get("NetworkInterfaceId"):
@@ -171,6 +172,7 @@ def _boot(instance: Any, delay: float) -> None:
     here = world()
     with here.lock:
         if instance.state not in interfaces.RUNNING:
+            instance.booted.set()
             return
         record = snapshot.instance_record(instance)
         for index in record.interfaces:
@@ -184,8 +186,14 @@ def _boot(instance: Any, delay: float) -> None:
     here.changed()
 
 
+def _after(delay: float, instance: Any, task: Any) -> None:
+    """After the call; one that has to wait for a boot to end does not hold the call up."""
+    world().after_call(delay if instance.booted.is_set() else max(delay, 0.001), task)
+
+
 def _power_off(instance: Any, graceful: bool, terminate: bool, delay: float) -> None:
     here = world()
+    here.wait_for(instance.booted)
     here.hook(here.hooks.instance_power_off, instance.id, graceful, terminate)
     here.wait(delay)
     with here.lock:
@@ -208,7 +216,6 @@ def _end(instance: Any) -> None:
     for eni in leaving:
         here.hook(here.hooks.interface_unplug, eni.id, instance.id)
     with here.lock:
-        instance.last_subnet = instance.nics[0].subnet if 0 in instance.nics else None
         for eni in list(instance.nics.values()):
             goes = eni.delete_on_termination
             interfaces.let_go(instance, eni)
@@ -250,7 +257,7 @@ def stop_instances(backend: Any, instance_ids: list[str], force: bool = False) -
                 "Client.UserInitiatedShutdown: User initiated shutdown", "Client.UserInitiatedShutdown"
             )
             delay = world().settings.stopping_delay
-            world().after_call(delay, partial(_power_off, instance, not force, False, delay))
+            _after(delay, instance, partial(_power_off, instance, not force, False, delay))
         changes.append((instance, previous))
     return changes
 
@@ -270,7 +277,7 @@ def terminate_instances(backend: Any, instance_ids: list[str]) -> list[tuple[Any
         if instance.state not in interfaces.GONE:
             set_state(instance, "shutting-down")
             delay = world().settings.terminating_delay
-            world().after_call(delay, partial(_power_off, instance, True, True, delay))
+            _after(delay, instance, partial(_power_off, instance, True, True, delay))
         changes.append((instance, previous))
     return changes
 

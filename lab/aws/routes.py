@@ -106,7 +106,8 @@ def associate(backend: Any, route_table_id: str, gateway_id: str | None = None, 
             if subnet_id in table._associations.values() and table.id != route_table_id:
                 raise refusal(
                     "Resource.AlreadyAssociated",
-                    f"the specified association for route table {route_table_id} conflicts with an existing association",
+                    f"the specified association for route table {route_table_id} conflicts with "
+                    "an existing association",
                 )
     return _associate(backend, route_table_id, gateway_id, subnet_id)
 
