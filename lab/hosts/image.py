@@ -27,6 +27,8 @@ INSTALLED = """
     systemd systemd-sysv dbus python3 python3-apt sudo openssh-server iproute2 iptables procps iputils-ping
     ca-certificates
 """
+# Only there: what Debian 13's own images have by a recommendation (rp_filter=2 on every interface, for one).
+INSTALLED_ON = {"trixie": "linux-sysctl-defaults", "bookworm": ""}
 # What apt can install on a host, dependencies included. Recommended packages are left out: apt goes on without them.
 OFFERED = """
     corosync pacemaker pacemaker-cli-utils resource-agents conntrackd conntrack nftables libxml2-utils tcpdump
@@ -42,13 +44,6 @@ MASKED = """
     systemd-firstboot.service systemd-time-wait-sync.service console-getty.service getty.target apt-daily.timer
     apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
 """
-# Kernel-wide settings: the machine's business, and read-only on a host.
-DROPPED = (
-    "usr/lib/sysctl.d/50-default.conf",
-    "usr/lib/sysctl.d/50-pid-max.conf",
-    "usr/lib/sysctl.d/99-protect-links.conf",
-)
-
 FILES = {
     "etc/apt/sources.list": f"deb [trusted=yes] file:/{REPOSITORY} ./\n",
     "etc/hosts": "127.0.0.1 localhost\n",
@@ -155,10 +150,11 @@ def _mmdebstrap(release: str, target: Path) -> list[str | Path]:
         f'mkdir -p "$1/{REPOSITORY}/partial" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --download-only '
         f'-o Dir::Cache::archives="$1/{REPOSITORY}" install {" ".join(OFFERED.split())}'
     )
+    included = INSTALLED.split() + INSTALLED_ON[release].split()
     return [
         # In namespaces that end with the builder: if it is killed, no process and no mount stays in the half-made tree.
         *["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
-        *["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(INSTALLED.split())}"],
+        *["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(included)}"],
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "doc")),
         "--dpkgopt=path-include=/usr/share/doc/*/examples/*",
         '--aptopt=Acquire::Languages "none"',
@@ -195,8 +191,6 @@ def _run(argv: Sequence[str | Path], log: Path) -> None:
 
 def _configure(root: Path) -> None:
     """Everything that is done to the unpacked system from outside."""
-    for name in DROPPED:
-        (root / name).unlink(missing_ok=True)
     for unit in MASKED.split():
         _fresh(root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     for name, text in FILES.items():
