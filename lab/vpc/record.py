@@ -134,11 +134,8 @@ class Record:
 
 def read(path: Path, minimum_gap: float = MINIMUM_GAP) -> Record:
     """Sum up a record file. A last line that was cut off by a kill is left out."""
-    return summarise(complete_events(path.read_text().splitlines(keepends=True)), minimum_gap)
-
-
-def complete_events(lines: Iterable[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text().splitlines(keepends=True)
+    return summarise([json.loads(line) for line in lines if line.endswith("\n")], minimum_gap)
 
 
 def summarise(events: Iterable[dict[str, Any]], minimum_gap: float = MINIMUM_GAP) -> Record:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import subprocess
@@ -22,10 +23,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.vpc.fabric import SERVER_ADDRESSES, Fabric
-from lab.vpc.record import MINIMUM_GAP, Record, complete_events, read
+from lab.vpc.record import MINIMUM_GAP, Record, read
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.02
@@ -47,8 +48,15 @@ class TrafficSettings:
     maximum: float = 900.0
 
 
+class Answer(NamedTuple):
+    """A probe that came back: when it was sent, when the answer arrived."""
+
+    sent: float
+    arrived: float
+
+
 class Traffic:
-    """One client's traffic and its record file. Use start() and stop(), or as a context manager."""
+    """One client's traffic and its record file. As a context manager it ends what was started."""
 
     def __init__(
         self, fabric: Fabric, record: Path, client: str = "client", settings: TrafficSettings | None = None
@@ -58,12 +66,13 @@ class Traffic:
         self._client_key = client
         self._settings = settings or TrafficSettings()
         self._processes: list[subprocess.Popen[str]] = []
-        self._events: list[dict[str, Any]] = []
+        self._answers: dict[int, Answer] = {}  # by the number of the probe
+        self._flows: dict[str, float] = {}  # when the last data came; for ever, once closed
+        self._last_line = ""
+        self._started = time.monotonic()
         self._offset = 0
-        self._rest = ""
 
     def __enter__(self) -> Traffic:
-        self.start(time.monotonic() + 10)
         return self
 
     def __exit__(
@@ -73,6 +82,7 @@ class Traffic:
 
     def start(self, deadline: float) -> None:
         """Start servers and client, return when both run. `deadline`: a time.monotonic() value. Raises TrafficError."""
+        self._started = time.monotonic()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text("")
         server = self._spawn(self._fabric.internet_netns, "lab.vpc.server", *SERVER_ADDRESSES)
@@ -89,8 +99,9 @@ class Traffic:
             str(self._path),
             *SERVER_ADDRESSES,
         )
-        while not self.events():
+        while not self._last_line:
             self._check(deadline, "the client to start")
+            self._follow()
 
     def mark(self, label: str) -> float:
         """Write a mark into the record; returns its time."""
@@ -100,38 +111,30 @@ class Traffic:
             file.write(line)
         return moment
 
-    def events(self) -> list[dict[str, Any]]:
-        """All events so far."""
-        with self._path.open() as file:
-            file.seek(self._offset)
-            text = self._rest + file.read()
-            self._offset = file.tell()
-        lines = text.splitlines(keepends=True)
-        self._rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
-        self._events += complete_events(lines)
-        return self._events
-
     def wait_until_flowing(self, deadline: float, since: float, probes: int = 5) -> float:
-        """Wait until so many probes in a row, sent at or after `since`, were answered. Returns when the first was.
+        """Wait until so many probes in a row, sent after this call, were answered: make the fault before it.
 
-        Take `since` after the fault was made: what was sent before it may still have gone through.
+        Returns when the unbroken row of answers began, looking back no further than to probes sent at `since`.
         """
+        called = max(time.monotonic(), since)
         while True:
-            answered = {event["n"]: event["t"] for event in self.events() if _is_answer(event, since)}
-            for number, moment in sorted(answered.items()):
-                if all(number + step in answered for step in range(probes)):
-                    return moment
-            self._check(deadline, f"{probes} answered probes in a row sent since {since:.3f}")
+            self._follow()
+            number = next(reversed(self._answers), 0)
+            row = [self._answers.get(number - step) for step in range(probes)]
+            if all(answer is not None and answer.sent >= called for answer in row):
+                while (earlier := self._answers.get(number - 1)) is not None and earlier.sent >= since:
+                    number -= 1
+                return self._answers[number].arrived
+            self._check(deadline, f"{probes} answered probes in a row")
 
     def wait_for_flows(self, deadline: float, since: float) -> None:
         """Wait until every long connection got data after `since`, or was closed: TCP takes its time to try again."""
         while True:
-            flows = [event for event in self.events() if event["kind"] == "flow"]
-            settled = {each["flow"] for each in flows if each["event"] == "closed" or each.get("last", 0.0) > since}
-            waiting = {each["flow"] for each in flows} - settled
+            self._follow()
+            waiting = [name for name, last in self._flows.items() if last <= since]
             if not waiting:
                 return
-            self._check(deadline, f"data on {', '.join(sorted(waiting))} since {since:.3f}")
+            self._check(deadline, f"data on {', '.join(waiting)}")
 
     def stop(self, minimum_gap: float = MINIMUM_GAP) -> Record:
         """End the client and the servers; returns what the client saw. `minimum_gap` of an outage in seconds."""
@@ -139,6 +142,26 @@ class Traffic:
         return read(self._path, minimum_gap)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Read what the client has written since the last time, but for a line that is not whole yet."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            lines = file.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            del lines[-1]
+        for line in lines:
+            self._offset += len(line)
+            self._note(json.loads(line))
+        if lines:
+            self._last_line = lines[-1].decode().strip()
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "udp":
+            self._answers[event["n"]] = Answer(event["sent"], event["t"])
+        elif event["kind"] == "flow":
+            closed = event["event"] == "closed"
+            self._flows[event["flow"]] = math.inf if closed else event.get("last", event["t"])
 
     def _spawn(self, namespace: str, module: str, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -165,8 +188,8 @@ class Traffic:
             if process.poll() is not None:
                 raise TrafficError(f"while waiting for {what}: {process.args!r} ended with {process.returncode}")
         if time.monotonic() > deadline:
-            last = self._events[-1] if self._events else "nothing"
-            raise TrafficError(f"waited in vain for {what}; the client's last line: {last}")
+            waited = deadline - self._started
+            raise TrafficError(f"no {what} until {waited:.1f} s after the start; the last line: {self._last_line}")
         time.sleep(POLL)
 
     def _end_processes(self) -> None:
@@ -183,7 +206,3 @@ class Traffic:
                 process.kill()
                 process.wait()
             process.stdout.close()
-
-
-def _is_answer(event: dict[str, Any], since: float) -> bool:
-    return bool(event["kind"] == "udp" and event["sent"] >= since)

@@ -109,6 +109,30 @@ def test_the_gateway_refuses_an_address_on_the_wrong_interface(fabric: Fabric) -
     assert ask(host, SERVER, source=FLOATING) is None
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_the_check_is_for_sources_and_for_destinations(fabric: Fabric, checked: bool) -> None:
+    fabric.apply(NETWORK.with_interface(replace(HOST_B, source_dest_check=checked)))
+    a, b, foreign = fabric.namespace("a"), fabric.namespace("b"), "10.0.1.77"
+    namespaces.ip(b, [f"address add {foreign}/32 dev lo"])
+    with udp(a, "10.0.1.11", 4000) as at_a, udp(b, foreign) as from_b:
+        from_b.sendto(b"source", ("10.0.1.11", 4000))
+        assert _receives(at_a) is not checked
+    # A route that leads to b's interface brings it packets for an address of somebody else.
+    to_b = RouteTable("rtb-private", (Route("0.0.0.0/0", "interface", HOST_B.id),))
+    fabric.apply(replace(fabric._network, route_tables=(NETWORK.route_tables[0], to_b)))
+    namespaces.ip(b, ["address add 192.0.2.77/32 dev lo"])
+    with udp(b, "192.0.2.77", 4000) as at_b, udp(fabric.namespace("client")) as from_client:
+        from_client.sendto(b"destination", ("192.0.2.77", 4000))
+        assert _receives(at_b) is not checked
+
+
+def _receives(receiver: socket.socket) -> bool:
+    try:
+        return bool(receiver.recv(100))
+    except TimeoutError:
+        return False
+
+
 def test_nothing_gets_in_unasked(fabric: Fabric) -> None:
     with Echo(fabric.namespace("a"), FLOATING, 4000):
         assert ask(fabric.namespace("b"), FLOATING, 4000) == "10.0.1.12"
