@@ -27,6 +27,7 @@ from lab.hosts.wait import wait_until
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OWN_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")  # and the cgroup one, see run()
 PRIVATE_MOUNTS = ("unshare", "--mount", "--propagation", "private")
 WITHHELD = "-sys_time,-sys_module,-sys_rawio"  # capabilities: the clock and the kernel are the machine's
 POWER_CUT_TIMEOUT = 10.0  # seconds
@@ -104,24 +105,7 @@ class Host:
             f'exec nsenter --target 1 --cgroup -- setpriv --bounding-set={WITHHELD} -- "$@"'
         )
         process = subprocess.Popen(
-            [
-                "nsenter",
-                "--target",
-                str(self.init_pid()),
-                "--mount",
-                "--uts",
-                "--ipc",
-                "--net",
-                "--pid",
-                "--root",
-                "--wd",
-                "--",
-                "/bin/sh",
-                "-c",
-                enter,
-                "sh",
-                *argv,
-            ],
+            ["nsenter", "--target", str(self.init_pid()), *OWN_NAMESPACES, "--", "/bin/sh", "-c", enter, "sh", *argv],
             stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -135,6 +119,9 @@ class Host:
             except subprocess.TimeoutExpired:
                 _end(process)
                 raise HostTimeout(f"host {self.key}: {' '.join(argv)} took longer than {timeout:g} s") from None
+            except BaseException:  # Ctrl-C: do not wait for the command
+                _end(process)
+                raise
         if check and process.returncode:
             raise HostError(
                 f"host {self.key}: {' '.join(argv)} ended with code {process.returncode}: {(err or out).strip()}"
