@@ -10,6 +10,7 @@ engine reads first. Only where EC2 did not look at a request (expired credential
 from __future__ import annotations
 
 import calendar
+import contextlib
 import email.utils
 import hashlib
 import hmac
@@ -140,9 +141,11 @@ class HttpServer:
         return http.client.HTTPSConnection(self.name, self.port, timeout=timeout, context=ssl.create_default_context())
 
     def close(self) -> None:
+        """Break the connection off. Only the socket: to close its reader would wait for a thread that still reads."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Metadata:

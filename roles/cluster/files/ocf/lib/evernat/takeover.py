@@ -170,6 +170,7 @@ class _Start:
         self.instance_id: str | None = None
         self.outcome: Outcome | None = None
         self.phases: dict[str, float] = {}
+        self.last_error = ""
 
     def run(self) -> int:
         view = host.look(self.wanted)
@@ -221,7 +222,7 @@ class _Start:
         try:
             self.outcome = move(self.tools.client, self.tools.clock, wanted, end, self._log_event, guard)
         except MoveError as error:
-            raise Failure(str(error)) from error
+            raise Failure(self._explain(error)) from error
         self.phases.update(self.outcome.phases)
 
     def _own_id(self, timeout: float) -> str:
@@ -290,7 +291,15 @@ class _Start:
         )
 
     def _log_event(self, event: dict[str, Any]) -> None:
+        if event["event"] == "call" and event["result"] != "ok":
+            self.last_error = f"{event['action']} answered {event['result']}"
         log_event(self.call, event)
+
+    def _explain(self, error: MoveError) -> str:
+        """The reason, with the API's last error where the engine's own words leave it out."""
+        if not self.last_error or self.last_error.split()[-1] in error.reason:
+            return str(error)
+        return f"{self.last_error}; {error}"
 
 
 def log_event(call: Call, event: Mapping[str, Any]) -> None:
