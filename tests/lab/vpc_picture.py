@@ -21,7 +21,9 @@ VPC = "10.0.0.0/16"
 CLIENT = "10.0.2.10"
 FLOATING = "10.0.1.100"
 ELASTIC = "198.51.100.7"
-ANSWER_SECONDS = 0.4  # an answer in the lab takes well under a millisecond
+# An answer takes well under a millisecond here. Silence is believed sooner than a missing answer, which fails a test.
+ANSWER_SECONDS = 2.0
+SILENCE_SECONDS = 0.2
 
 HOST_A = Interface(
     "eni-0aaaaaaaaaaaaaaa1",
@@ -115,15 +117,18 @@ def udp(namespace: str, address: str = "", port: int = 0) -> socket.socket:
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.bind((address, port))
-        made.settimeout(ANSWER_SECONDS)
         return made
 
     return namespaces.enter(namespace, make)
 
 
-def ask(namespace: str, address: str, port: int = 7, source: str = "") -> str | None:
+def ask(
+    namespace: str, address: str, port: int = 7, source: str = "", ttl: int = 64, seconds: float = ANSWER_SECONDS
+) -> str | None:
     """Send one UDP packet and return the source that the peer saw, or None for silence. An ICMP error is an OSError."""
     with udp(namespace, source) as asker:
+        asker.settimeout(seconds)
+        asker.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         asker.connect((address, port))
         asker.send(b"?")
         try:
@@ -132,14 +137,30 @@ def ask(namespace: str, address: str, port: int = 7, source: str = "") -> str | 
             return None
 
 
-def connects(namespace: str, address: str, port: int) -> bool:
+def is_silent(
+    namespace: str, address: str, port: int = 7, source: str = "", ttl: int = 64, seconds: float = SILENCE_SECONDS
+) -> bool:
+    """Whether one UDP packet draws nothing, not even an ICMP error."""
+    return ask(namespace, address, port, source, ttl, seconds) is None
+
+
+def receives(receiver: socket.socket) -> bool:
+    """Whether something arrives at a socket."""
+    receiver.settimeout(SILENCE_SECONDS)
+    try:
+        return bool(receiver.recv(100))
+    except TimeoutError:
+        return False
+
+
+def connects(namespace: str, address: str, port: int, seconds: float = ANSWER_SECONDS) -> bool:
     """Whether a TCP connection is made in time. Refused is made: somebody answered."""
 
     def make() -> socket.socket:
         return socket.socket()
 
     with namespaces.enter(namespace, make) as asker:
-        asker.settimeout(ANSWER_SECONDS)
+        asker.settimeout(seconds)
         try:
             asker.connect((address, port))
         except TimeoutError:
@@ -149,12 +170,18 @@ def connects(namespace: str, address: str, port: int) -> bool:
         return True
 
 
+def is_closed(namespace: str, address: str, port: int) -> bool:
+    """Whether nobody answers to a TCP connection."""
+    return not connects(namespace, address, port, SILENCE_SECONDS)
+
+
 class Echo:
     """A UDP echo server in a namespace that tells each peer its address, like the internet's."""
 
     def __init__(self, namespace: str, address: str, port: int = 7) -> None:
         self._socket = udp(namespace, address, port)
         self._socket.settimeout(0.05)
+        self.peers: list[str] = []  # whose packets arrived, answered or not
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve)
 
@@ -171,6 +198,7 @@ class Echo:
         while not self._ended.is_set():
             with suppress(TimeoutError):
                 data, peer = self._socket.recvfrom(100)
+                self.peers.append(peer[0])
                 self._socket.sendto(data + f"{peer[0]}:{peer[1]}".encode(), peer)
 
 
