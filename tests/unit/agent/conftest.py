@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,14 @@ class Recorder:
 
     def last(self) -> dict[str, Any]:
         return self.lines[-1][1]
+
+
+@pytest.fixture(autouse=True)
+def _keep_sigterm() -> Iterator[None]:
+    """An agent's main() takes SIGTERM over."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -178,9 +178,10 @@ def test_the_way_is_open_while_something_listens() -> None:
 def test_a_name_service_that_hangs_does_not_hold_up_the_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def hang(*arguments: Any) -> None:
+    def hang(*arguments: Any) -> list[Any]:
         calls.append(arguments)
         time.sleep(1.0)
+        return []
 
     monkeypatch.setattr(watcher.socket, "getaddrinfo", hang)
     now = [100.0]
@@ -222,9 +223,8 @@ class Rounds(watcher.Watcher):
 
 def test_a_watchers_day() -> None:
     verdicts: list[int] = []
-    attribute: Any = type(
-        "Keep", (), {"set": lambda self, verdict: verdicts.append(verdict.value), "work": lambda self: None}
-    )()
+    keep = {"set": lambda self, verdict: verdicts.append(verdict.value), "work": lambda self: None}
+    attribute: Any = type("Keep", (), keep)()
     script = [
         (False, True),  # elsewhere
         (False, False),
@@ -250,6 +250,7 @@ def test_a_watchers_day() -> None:
 @pytest.fixture
 def call(log: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., ocf.Call]:
     monkeypatch.setattr(watch, "FILE", str(tmp_path / "{}.watch"))
+    monkeypatch.setattr(watch, "BEAT_PATIENCE", 0.2)
     settings = {
         "mac_address": "02:00:00:00:00:01",
         "private_ip": "10.0.1.100",
@@ -277,8 +278,7 @@ def daemon(tmp_path: Any) -> Any:
         child = os.fork()
         if child == 0:
             os.setpgid(0, 0)
-            if stubborn:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else signal.SIG_DFL)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.lockf(file, fcntl.LOCK_EX)
             os.write(file, f"{time.monotonic() - age:020.3f} {value}\n".encode())
