@@ -27,6 +27,7 @@ import boto3
 from lab.account import CLIENT_ADDRESS, FLOATING_ADDRESS, PRIVATE_CIDR, make_account, make_key
 from lab.aws import tls
 from lab.aws.hooks import Hooks
+from lab.aws.listener import Listener, bound_socket
 from lab.aws.server import Aws
 from lab.aws.settings import DEBIAN_12_AMI, DEBIAN_13_AMI, OPERATOR_ACCESS_KEY, OPERATOR_SECRET_KEY, AwsSettings
 from lab.aws.snapshot import InstanceRecord, InterfaceRecord, Snapshot
@@ -35,7 +36,7 @@ from lab.hosts import image
 from lab.hosts.host import File, Host
 from lab.operator import Operator
 from lab.picture import interface_of, network_of
-from lab.vpc.fabric import API_ADDRESS, METADATA_ADDRESS, OPERATOR_ADDRESS, Fabric
+from lab.vpc.fabric import API_ADDRESS, METADATA_ADDRESS, OPERATOR_ADDRESS, SERVER_ADDRESSES, Fabric
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ IMAGE_NAMES = {"trixie": "debian-13-amd64-*", "bookworm": "debian-12-amd64-*"}
 RUN = Path("/run/evernat-lab")
 CA_FILE = "/usr/local/share/ca-certificates/evernat-lab.crt"
 CHECK_IP_NAME = "checkip.amazonaws.com"
+CHECK_IP_ADDRESS = SERVER_ADDRESSES[1]
 
 
 class LabError(Exception):
@@ -92,6 +94,7 @@ class Lab:
         self.fabric = Fabric(settings.name)
         self.hosts: dict[str, Host] = {}
         self.frozen: set[str] = set()
+        self._check_ip: Listener | None = None
 
     def __enter__(self) -> Lab:
         try:
@@ -127,6 +130,8 @@ class Lab:
         for host in self.hosts.values():
             host.destroy()
         self.hosts.clear()
+        if self._check_ip is not None:
+            self._check_ip.stop()
         self.aws.close()
         self.fabric.down()
         purge(self.settings.name)
@@ -166,14 +171,21 @@ class Lab:
         region = self.aws.settings.region
         authority = tls.make_ca(self.state / "ca")
         names = [f"{service}.{region}.amazonaws.com" for service in ("ec2", "sts")]
-        certificate = tls.make_cert(authority, [*names, "sts.amazonaws.com", "iam.amazonaws.com"], [API_ADDRESS])
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.certificate, certificate.key)
+        context = self._tls(authority, names, [API_ADDRESS])
         host, port = self.aws.listen("127.0.0.1", 0)
         self._endpoint = f"http://{host}:{port}"
         self.aws.listen(API_ADDRESS, 443, tls=context, netns=self.fabric.internet_netns)
         self.aws.listen_imds(METADATA_ADDRESS, 80, netns=self.fabric.vpc_netns)
         self.ec2 = self.client("ec2")
+        check_ip = self._tls(authority, [CHECK_IP_NAME], [])
+        self._check_ip = Listener(bound_socket(CHECK_IP_ADDRESS, 443, self.fabric.internet_netns), tell_address, check_ip)
+
+    def _tls(self, authority: tls.Authority, names: list[str], addresses: list[str]) -> ssl.SSLContext:
+        """A server's TLS with a certificate for these names."""
+        certificate = tls.make_cert(authority, names, addresses)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        return context
 
     def client(self, service: str) -> Any:
         """A boto3 client with the operator's rights, over loopback."""
@@ -219,10 +231,10 @@ class Lab:
     def files_for(self, instance: InstanceRecord) -> dict[str, str | bytes | File]:
         """What DNS, the AMI's trust store and cloud-init would have given a host."""
         region = self.aws.settings.region
-        names = f"ec2.{region}.amazonaws.com sts.{region}.amazonaws.com {CHECK_IP_NAME}"
+        names = f"ec2.{region}.amazonaws.com sts.{region}.amazonaws.com"
         return {
             "/etc/hosts": f"127.0.0.1 localhost\n{instance.private_ip} {hostname_of(instance)}\n"
-            f"{API_ADDRESS} {names}\n",
+            f"{API_ADDRESS} {names}\n{CHECK_IP_ADDRESS} {CHECK_IP_NAME}\n",
             CA_FILE: (self.state / "ca" / "ca.crt").read_text(),
             "/home/admin/.ssh/authorized_keys": File(f"{instance.public_key or ''}\n", mode=0o600, owner=1000),
         }
@@ -331,6 +343,13 @@ class _Realiser(Hooks):
     def network_changed(self, snapshot: Snapshot) -> None:
         if hasattr(self._lab, "account"):
             self._lab.fabric.apply(network_of(snapshot, self._lab.account.vpc_id))
+
+
+def tell_address(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """What checkip.amazonaws.com does: answers with the caller's address."""
+    body = f"{environ['REMOTE_ADDR']}\n".encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _later(seconds: float, work: Callable[[], None]) -> None:

@@ -98,6 +98,7 @@ class Operator:
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "False",
             "ANSIBLE_DEPRECATION_WARNINGS": "False",
             "ANSIBLE_NOCOLOR": "True",
+            "ANSIBLE_PIPELINING": "True",
             "LC_ALL": "C.UTF-8",
             **environment,
         }

@@ -39,12 +39,12 @@ def starts_in(journal: Iterable[str]) -> list[StartRecord]:
         if not isinstance(message, str):
             continue
         facts = fields_of(message)
-        if facts.get("action") != "start" or facts.get("rc") != "0" or "elapsed_ms" not in facts:
+        if facts.get("action") != "start" or facts.get("rc") != "0" or "seconds" not in facts:
             continue
         ended = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
-        spans = {name: int(facts[f"{name}_ms"]) / 1000 for name in PHASES if f"{name}_ms" in facts}
-        began = ended - int(facts["elapsed_ms"]) / 1000
-        records.append(StartRecord(began, ended, spans, facts.get("forced") in ("1", "true", "yes")))
+        spans = {name: float(facts[name]) for name in PHASES if name in facts}
+        began = ended - float(facts["seconds"])
+        records.append(StartRecord(began, ended, spans, facts.get("forced") == "true"))
     return records
 
 
