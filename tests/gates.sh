@@ -6,8 +6,8 @@
 # tests/gates.sh sanity   ansible-test sanity, on every Python that is found
 # tests/gates.sh units    ansible-test units, on this Python and the oldest one that is found
 #
-# ansible-test and ansible-lint want the path ansible_collections/NAMESPACE/NAME: they work on a copy of the files that
-# git knows, with amazon.aws beside it, and with a HOME of their own.
+# ansible-test and ansible-lint want the path ansible_collections/NAMESPACE/NAME: they work on a copy of what is shipped
+# and of its unit tests, with amazon.aws beside it, and with a HOME of their own, which keeps ansible-test's virtualenvs.
 set -eu
 cd "$(dirname "$0")/.."
 . lab/bootstrap.sh
@@ -16,12 +16,13 @@ make_tree() {
   tree=$(mktemp -d)
   trap 'rm -rf "$tree"' EXIT
   collection=$tree/ansible_collections/evernat/aws
-  mkdir -p "$collection" "$tree/home/.ansible/test/cache"
-  git ls-files -z | while IFS= read -r -d '' file; do
+  mkdir -p "$collection"
+  { git ls-files -z ':!.ci' ':!lab' ':!tests'; git ls-files -z tests/unit tests/sanity tests/config.yml; } | while IFS= read -r -d '' file; do
     if [ -e "$file" ]; then printf '%s\0' "$file"; fi
   done | tar -c --null -T - | tar -x -C "$collection"
   ln -s "$VENV/collections/ansible_collections/amazon" "$tree/ansible_collections/amazon"
-  export HOME=$tree/home ANSIBLE_COLLECTIONS_PATH=$tree
+  export HOME=$EVERNAT_CACHE/gates-home ANSIBLE_COLLECTIONS_PATH=$tree
+  mkdir -p "$HOME"
   cd "$collection"
 }
 
@@ -29,6 +30,7 @@ make_tree() {
 put_get_pip() {
   local requirements version
   requirements=$("$VENV/bin/python" -c 'import ansible_test; print(list(ansible_test.__path__)[0])')/_internal/python_requirements.py
+  mkdir -p "$HOME/.ansible/test/cache"
   version=$(grep -oP "pip='\K[0-9.]+" "$requirements" | head -n 1)
   [ -n "$version" ] || die "no pip version found in $requirements: ansible-test has changed, look into put_get_pip of tests/gates.sh."
   printf 'import ensurepip\n\nensurepip.bootstrap()\n' >"$HOME/.ansible/test/cache/get_pip_${version//./_}.py"

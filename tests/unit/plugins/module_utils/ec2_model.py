@@ -212,7 +212,7 @@ class ModelClient:
 
     def describe(self, interface_id: str, timeout: float) -> Interface:
         assert interface_id == ENI
-        answer: Interface = self._call(DESCRIBE, timeout, {}, lambda now, age: self.model.read(now, age))
+        answer: Interface = self._call(DESCRIBE, timeout, {}, self.model.read)
         return answer
 
     def attach(self, interface_id: str, instance_id: str, device_index: int, timeout: float) -> str:
