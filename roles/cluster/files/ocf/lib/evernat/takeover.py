@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOCK = "/run/evernat-eni-{}.lock"
 STOP_LOCK_SECONDS = 5.0
-STOP_API_SECONDS = 10.0  # a stop is over locally by then; the next holder can detach as well
+STOP_API_SECONDS = 5.0  # a stop is over locally by then; the next holder can detach as well
 GIVE_BACK_SHARE, GIVE_BACK_MAX = 0.2, 10.0  # what a start keeps of its time to undo its own attach
 LOOK_SECONDS = 3.0
 PROBES, PROBE_INTERVAL = 3, 0.1
