@@ -195,7 +195,6 @@ _CHAINS = f"""\
   chain from_router {{
     type filter hook output priority filter; policy accept;
     icmp type {{ redirect, time-exceeded }} drop
-    icmp type destination-unreachable icmp code != {{ port-unreachable, frag-needed }} drop
   }}"""
 
 
