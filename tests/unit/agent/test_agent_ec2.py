@@ -111,7 +111,7 @@ def client_of(*answers: Any, now: float = NOW) -> tuple[ec2.Ec2, FakeServer, Fet
 
 
 def test_describe_reads_the_interface_by_a_filter() -> None:
-    client, server, _ = client_of((200, DESCRIBED))
+    client, server, _unused = client_of((200, DESCRIBED))
     interface = client.describe("eni-0123456789abcdef0", 3.0)
     assert "Filter.1.Name=network-interface-id&Filter.1.Value.1=eni-0123456789abcdef0" in server.bodies[0]
     assert (interface.mac_address, interface.private_ip) == ("02:ab:00:00:00:01", "10.0.1.100")
@@ -125,13 +125,13 @@ def test_describe_reads_the_interface_by_a_filter() -> None:
 
 
 def test_the_age_of_an_attachment_does_not_depend_on_our_clock() -> None:
-    client, _, _ = client_of((200, DESCRIBED), now=NOW + 3600)
+    client, _unused, _unused = client_of((200, DESCRIBED), now=NOW + 3600)
     client.describe("eni-0123456789abcdef0", 3.0)
     assert client.attached_for("eni-attach-1") == pytest.approx(3660.0, abs=1.0)
 
 
 def test_writes_carry_what_they_were_told() -> None:
-    client, server, _ = client_of(
+    client, server, _unused = client_of(
         (200, b"<r><attachmentId>eni-attach-2</attachmentId></r>"), (200, b"<r/>"), (200, b"<r/>")
     )
     assert client.attach("eni-1", "i-1", 2, 3.0) == "eni-attach-2"
@@ -160,7 +160,7 @@ def test_writes_carry_what_they_were_told() -> None:
     ],
 )
 def test_each_trouble_is_an_api_error_and_is_not_repeated(answer: Any, code: str) -> None:
-    client, server, _ = client_of(answer)
+    client, server, _unused = client_of(answer)
     with pytest.raises(ApiError) as caught:
         client.describe("eni-0123456789abcdef0", 3.0)
     assert caught.value.code == code
@@ -168,7 +168,7 @@ def test_each_trouble_is_an_api_error_and_is_not_repeated(answer: Any, code: str
 
 
 def test_an_error_carries_message_and_request_id() -> None:
-    client, _, _ = client_of((400, error_xml("IncorrectState", "not now")))
+    client, _unused, _unused = client_of((400, error_xml("IncorrectState", "not now")))
     with pytest.raises(ApiError) as caught:
         client.detach("eni-attach-1", False, 3.0)
     assert (caught.value.message, caught.value.request_id) == ("not now", "r-1")
@@ -183,7 +183,7 @@ def test_a_clock_that_is_off_is_corrected_by_the_answer() -> None:
 
 
 def test_a_signature_that_is_refused_with_the_clock_right_is_an_error() -> None:
-    client, server, _ = client_of((401, error_xml("AuthFailure")))
+    client, server, _unused = client_of((401, error_xml("AuthFailure")))
     with pytest.raises(ApiError, match="AuthFailure"):
         client.describe("eni-0123456789abcdef0", 3.0)
     assert len(server.bodies) == 1
@@ -198,7 +198,7 @@ def test_credentials_that_have_expired_are_fetched_once_more() -> None:
 
 
 def test_fresh_credentials_that_are_refused_are_an_error() -> None:
-    client, _, fetches = client_of((400, error_xml("ExpiredToken")))
+    client, _unused, fetches = client_of((400, error_xml("ExpiredToken")))
     with pytest.raises(ApiError, match="ExpiredToken"):
         client.describe("eni-0123456789abcdef0", 3.0)
     assert fetches.count == 1
@@ -206,7 +206,7 @@ def test_fresh_credentials_that_are_refused_are_an_error() -> None:
 
 @pytest.mark.parametrize(("code", "allowed"), [("DryRunOperation", True), ("UnauthorizedOperation", False)])
 def test_dry_run(code: str, allowed: bool) -> None:
-    client, server, _ = client_of((412, error_xml(code)), (412, error_xml(code)))
+    client, server, _unused = client_of((412, error_xml(code)), (412, error_xml(code)))
     for ask in (lambda: client.may_attach("eni-1", "i-1", 1, 3.0), lambda: client.may_detach("eni-attach-1", 3.0)):
         if allowed:
             ask()
@@ -234,7 +234,7 @@ def test_credentials_come_from_imdsv2_with_a_token() -> None:
 
 
 def test_an_imds_token_that_has_expired_is_renewed() -> None:
-    metadata, _ = metadata_of((200, b"T"), (200, b"i-1"), (401, b""), (200, b"T2"), (200, b"i-1"))
+    metadata, _unused = metadata_of((200, b"T"), (200, b"i-1"), (401, b""), (200, b"T2"), (200, b"i-1"))
     assert metadata.instance_id(3.0) == "i-1"
     assert metadata.instance_id(3.0) == "i-1"
 
@@ -252,7 +252,7 @@ def test_an_imds_token_that_has_expired_is_renewed() -> None:
     ],
 )
 def test_metadata_trouble_is_an_api_error(answers: tuple[Any, ...], code: str) -> None:
-    metadata, _ = metadata_of(*answers)
+    metadata, _unused = metadata_of(*answers)
     with pytest.raises(ApiError) as caught:
         metadata.credentials(3.0)
     assert caught.value.code == code
@@ -291,7 +291,7 @@ class LoopbackServer:
     def _run(self) -> None:
         while True:
             try:
-                peer, _ = self._listener.accept()
+                peer, _unused = self._listener.accept()
             except OSError:
                 return
             self.connections += 1
@@ -309,7 +309,7 @@ def get(server: LoopbackServer, timeout: float) -> ec2.Answer:
 def trickle(peer: socket.socket) -> None:
     peer.recv(1000)
     peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(100):
+    for _unused in range(100):
         peer.sendall(b"x")
         time.sleep(0.05)
 
@@ -367,7 +367,7 @@ def test_one_connection_serves_several_calls() -> None:
 
     server = LoopbackServer(serve)
     http = ec2.HttpServer(server.url, "the test")
-    for _ in range(3):
+    for _unused in range(3):
         answer = http.request("GET", "/", {}, b"", 2.0)
         assert (answer.status, answer.body, answer.server_time) == (200, b"ok", NOW)
     assert server.connections == 1

@@ -95,7 +95,7 @@ class FakeHost:
         names = "look is_stopped faults missing_for_start warnings prepare configure tear_down wait_for_link"
         for name in names.split():
             monkeypatch.setattr(host, name, getattr(self, name))
-        monkeypatch.setattr(takeover, "_stop_locally", lambda call: self.stop_locally(call))
+        monkeypatch.setattr(takeover, "_stop_locally", self.stop_locally)
 
     def stop_locally(self, call: ocf.Call) -> None:
         self.tear_down(host.Wanted(call.settings))
@@ -483,7 +483,7 @@ def test_stop_without_metadata_service(bench: Callable[..., Bench]) -> None:
     made.id_errors = ["ConnectionError"]
     assert made.stop() == ocf.OCF_SUCCESS
     assert made.host.steps == ["tear_down"]
-    assert any(fields.get("detach") == "failed" for _, fields in made.log.lines)
+    assert any(fields.get("detach") == "failed" for _unused, fields in made.log.lines)
 
 
 def test_stop_spends_little_on_an_api_that_is_away(bench: Callable[..., Bench]) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import xml.etree.ElementTree as ElementTree
 from typing import Any
+from xml.etree import ElementTree
 
 import eni
 import ocf
@@ -163,7 +163,7 @@ def test_a_full_or_absent_syslog_does_not_hold_up(tmp_path: Any) -> None:
     log("error", reason="nobody listens")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
         syslog.bind(device)
-        for _ in range(2000):
+        for _unused in range(2000):
             log("error", reason="nobody reads")
 
 

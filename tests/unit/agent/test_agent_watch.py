@@ -89,7 +89,7 @@ def attribute_of(log: Recorder) -> tuple[watcher.Attribute, list[float]]:
 
 
 def test_the_attribute_is_written_only_when_it_changes(updates: Updates, log: Recorder) -> None:
-    attribute, _ = attribute_of(log)
+    attribute, _unused = attribute_of(log)
     for value in (1, 1, 1, 0, 0):
         attribute.set(watcher.Verdict(value, "so"))
         attribute.work()
@@ -99,21 +99,21 @@ def test_the_attribute_is_written_only_when_it_changes(updates: Updates, log: Re
         ["attrd_updater", "--name", "barred", "--update", "0"],
     ]
     assert attribute.written == 0
-    assert [fields["value"] for _, fields in log.lines] == [1, 0]
+    assert [fields["value"] for _unused, fields in log.lines] == [1, 0]
 
 
 def test_a_write_that_fails_is_tried_again_and_logged_once(updates: Updates, log: Recorder) -> None:
     attribute, now = attribute_of(log)
     updates.code = 1
     attribute.set(watcher.Verdict(1, "so"))
-    for _ in range(100):
+    for _unused in range(100):
         attribute.work()
         now[0] += 0.25
     assert 20 <= len(updates.children) <= 26
     assert len(log.lines) == 1
     assert attribute.written is None
     updates.code = 0
-    for _ in range(10):
+    for _unused in range(10):
         attribute.work()
         now[0] += 0.25
     assert attribute.written == 1
@@ -131,7 +131,7 @@ def test_a_write_that_hangs_is_ended(updates: Updates, log: Recorder) -> None:
 
 
 def test_a_verdict_that_changed_meanwhile_is_written_next(updates: Updates, log: Recorder) -> None:
-    attribute, _ = attribute_of(log)
+    attribute, _unused = attribute_of(log)
     updates.code = None
     attribute.set(watcher.Verdict(1, "so"))
     attribute.work()
@@ -150,7 +150,7 @@ def test_no_attrd_updater_is_logged_once(monkeypatch: pytest.MonkeyPatch, log: R
     monkeypatch.setattr(watcher.subprocess, "Popen", missing)
     attribute, now = attribute_of(log)
     attribute.set(watcher.Verdict(1, "so"))
-    for _ in range(20):
+    for _unused in range(20):
         attribute.work()
         now[0] += 1.0
     assert len(log.lines) == 1
@@ -187,7 +187,7 @@ def test_a_name_service_that_hangs_does_not_hold_up_the_watcher(monkeypatch: pyt
     now = [100.0]
     way = watcher.Way("ec2.example", 443, lambda: now[0])
     began = time.monotonic()
-    for _ in range(20):
+    for _unused in range(20):
         way.refresh()
         assert not way.is_open()
         now[0] += 10.0

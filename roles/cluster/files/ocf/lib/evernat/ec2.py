@@ -20,9 +20,9 @@ import socket
 import ssl
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
+from xml.etree import ElementTree
 
 from _eni_move import ApiError, Attachment, Interface
 
@@ -240,7 +240,7 @@ class Ec2:
         return interface
 
     def attach(self, interface_id: str, instance_id: str, device_index: int, timeout: float) -> str:
-        root, _ = self._call(_attach_parameters(interface_id, instance_id, device_index), timeout)
+        root, _unused = self._call(_attach_parameters(interface_id, instance_id, device_index), timeout)
         return _required(root, "attachmentId")
 
     def detach(self, attachment_id: str, force: bool, timeout: float) -> None:
@@ -322,7 +322,7 @@ def sign(
     if credentials.token:
         headers["X-Amz-Security-Token"] = credentials.token
     lowered = sorted((name.lower(), " ".join(value.split())) for name, value in headers.items())
-    names = ";".join(name for name, _ in lowered)
+    names = ";".join(name for name, _unused in lowered)
     lines = [f"{name}:{value}" for name, value in lowered]
     canonical = "\n".join([method, path, query, *lines, "", names, hashlib.sha256(body).hexdigest()])
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"

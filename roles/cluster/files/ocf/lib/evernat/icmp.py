@@ -74,7 +74,7 @@ class Echo:
 def answers(source: Primary, target: str, probes: int, interval: float) -> bool:
     """Ask up to `probes` times, `interval` seconds apart; True at the first answer. Raises OSError."""
     with Echo(source, target) as echo:
-        for _ in range(probes):
+        for _unused in range(probes):
             echo.send()
             if echo.answered(interval):
                 return True

@@ -143,7 +143,7 @@ class Netlink:
     def links(self) -> list[Link]:
         found = []
         for body in self._dump(RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
-            _, index, flags = struct.unpack_from("=B3xiI", body)
+            _unused, index, flags = struct.unpack_from("=B3xiI", body)
             values = attributes(body, 16)
             mac = ":".join(f"{byte:02x}" for byte in values.get(IFLA_ADDRESS, b""))
             found.append(Link(index, _text(values[IFLA_IFNAME]), mac, bool(flags & IFF_UP), bool(flags & IFF_LOWER_UP)))
@@ -153,7 +153,7 @@ class Netlink:
         """All IPv4 addresses."""
         found = []
         for body in self._dump(RTM_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
-            _, prefix, _, _, index = struct.unpack_from("=BBBBI", body)
+            _unused, prefix, _unused, _unused, index = struct.unpack_from("=BBBBI", body)
             local = attributes(body, 8).get(IFA_LOCAL)
             if local:
                 found.append(Address(index, socket.inet_ntoa(local), prefix))
@@ -174,7 +174,7 @@ class Netlink:
         """The IPv4 rules that lead to a table."""
         found = []
         for body in self._dump(RTM_GETRULE, struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
-            _, dst, src, tos, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", body)
+            _unused, dst, src, tos, table, _unused, _unused, action, flags = struct.unpack_from("=BBBBBBBBI", body)
             values = attributes(body, 12)
             if action == FR_ACT_TO_TBL:
                 plain = dst == 0 and src in (0, 32) and tos == 0 and not flags & FIB_RULE_INVERT
@@ -245,13 +245,13 @@ class Netlink:
 
     def _request(self, kind: int, body: bytes, flags: int = 0) -> None:
         sequence = self._send(kind, body, NLM_F_REQUEST | NLM_F_ACK | flags)
-        for message, _, answer in self._answers(sequence):
+        for message, _unused, answer in self._answers(sequence):
             if message == NLMSG_ERROR:
                 _raise_if_error(answer)
                 return
 
     def _dump(self, kind: int, body: bytes) -> list[bytes]:
-        for _ in range(ATTEMPTS):
+        for _unused in range(ATTEMPTS):
             sequence = self._send(kind, body, NLM_F_REQUEST | NLM_F_DUMP)
             found, interrupted = [], False
             for message, flags, answer in self._answers(sequence):
@@ -278,7 +278,7 @@ class Netlink:
             data = self._socket.recv(1 << 17)
             offset = 0
             while offset + 16 <= len(data):
-                length, kind, flags, number, _ = struct.unpack_from("=IHHII", data, offset)
+                length, kind, flags, number, _unused = struct.unpack_from("=IHHII", data, offset)
                 if number == sequence:
                     yield kind, flags, data[offset + 16 : offset + length]
                 offset += max(16, (length + 3) & ~3)
@@ -298,7 +298,7 @@ def _is_snat(expressions: bytes, address: bytes) -> bool:
     if address not in expressions:
         return False
     loaded = False
-    for _, element in attribute_list(expressions, 0):
+    for _unused, element in attribute_list(expressions, 0):
         values = attributes(element, 0)
         name, data = _text(values.get(NFTA_EXPR_NAME, b"")), values.get(NFTA_EXPR_DATA, b"")
         if name == "immediate":
@@ -333,7 +333,7 @@ def _address_body(address: Address) -> bytes:
 
 
 def _route(body: bytes) -> Route:
-    _, prefix, _, _, table, _, _, kind, _ = struct.unpack_from("=BBBBBBBBI", body)
+    _unused, prefix, _unused, _unused, table, _unused, _unused, kind, _unused = struct.unpack_from("=BBBBBBBBI", body)
     values = attributes(body, 12)
     return Route(
         _number(values.get(RTA_TABLE), table),

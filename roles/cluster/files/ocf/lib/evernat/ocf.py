@@ -340,7 +340,7 @@ def ipv4(text: str) -> str:
 
 def ipv4_subnet(text: str) -> tuple[str, int]:
     """A CIDR block as (network address, prefix length)."""
-    address, _, length = text.partition("/")
+    address, _unused, length = text.partition("/")
     if not length.isascii() or not length.isdigit() or not 1 <= int(length) <= 30:
         raise ValueError("not an IPv4 subnet such as 10.0.1.0/24")
     number = int.from_bytes(socket.inet_aton(ipv4(address)), "big")
@@ -378,7 +378,7 @@ def region(text: str) -> str:
 
 
 def http_url(text: str) -> str:
-    scheme, _, rest = text.partition("://")
+    scheme, _unused, rest = text.partition("://")
     if scheme not in ("http", "https") or not rest or any(char.isspace() or char in '"@' for char in rest):
         raise ValueError("not an http(s) URL without user and password")
     return text.rstrip("/")

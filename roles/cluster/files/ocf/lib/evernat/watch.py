@@ -103,7 +103,7 @@ def lock_holder(path: str) -> int | None:
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error}") from error
     try:
-        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, query))
+        kind, _unused, _unused, _unused, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, query))
     except OSError as error:
         raise Failure(f"the lock of {path} cannot be read: {error}") from error
     finally:
@@ -256,8 +256,8 @@ def endpoint_address(settings: Mapping[str, Any]) -> tuple[str, int]:
     """Name and port of the EC2 endpoint."""
     region = settings["region"]
     url = settings["endpoint"] or f"https://ec2.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
-    scheme, _, rest = url.partition("://")
-    name, _, port = rest.partition("/")[0].partition(":")
+    scheme, _unused, rest = url.partition("://")
+    name, _unused, port = rest.partition("/")[0].partition(":")
     return name, int(port) if port else 443 if scheme == "https" else 80
 
 
