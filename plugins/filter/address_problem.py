@@ -15,7 +15,8 @@ version_added: 0.1.0
 author:
   - evernat.aws contributors (@evernat)
 description:
-  - Returns one sentence that says why EC2 would not give an address to an interface in a subnet, or an empty text when it could.
+  - Returns one sentence that says why EC2 would not give an address to an interface in a subnet,
+    or an empty text when it could.
   - Whether the address is taken is not known to this filter.
 options:
   _input:

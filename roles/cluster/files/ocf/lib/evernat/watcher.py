@@ -96,7 +96,7 @@ class Way:
             found = socket.getaddrinfo(self._name, self._port, socket.AF_INET, socket.SOCK_STREAM)
         except OSError:
             return  # the last known addresses stay
-        self._addresses = [address for _unused, _unused, _unused, _unused, address in found]
+        self._addresses = [entry[-1] for entry in found]
 
     @staticmethod
     def _connects(address: Any) -> bool:
