@@ -205,7 +205,7 @@ def address_filter(self: Any, name: str, method: str | None = None) -> Any:
     if name == "private-ip-address":
         return self.private_ip
     if name == "instance-id":
-        return self.instance_id or None
+        return self.instance_id
     return _address_filter(self, name, method)
 
 
@@ -239,6 +239,7 @@ def apply() -> None:
     replace(ElasticAddressBackend, "release_address", release)
     # The instance of an address is the one that its interface is attached to now.
     replace(ElasticAddress, "instance_id", property(_holder_of))
+    replace(ElasticAddress, "network_interface_id", property(lambda self: self.eni.id if self.eni else None))
     replace(ElasticAddress, "private_ip_address", property(lambda self: self.private_ip))
     _init_address = replace(ElasticAddress, "__init__", init_address)
     _address_filter = replace(ElasticAddress, "get_filter_value", address_filter)
@@ -248,8 +249,8 @@ def apply() -> None:
     EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
 
-def _holder_of(eip: Any) -> str:
-    return eip.eni.instance.id if eip.eni and eip.eni.instance else ""
+def _holder_of(eip: Any) -> str | None:
+    return eip.eni.instance.id if eip.eni and eip.eni.instance else None
 
 
 _init_address: Any = None

@@ -62,7 +62,7 @@ def attach(backend: Any, eni_id: str, instance_id: str, device_index: int) -> At
     eni.attachment_status = "attaching"
     eni.plugged = threading.Event()
     delay = world().settings.attach_delay
-    world().after_call(delay, partial(_finish_attach, eni, eni.attachment_id, delay))
+    world().after_call(delay, partial(_finish_attach, eni, eni.attachment_id, eni.plugged, delay))
     return Attachment(eni)
 
 
@@ -90,26 +90,33 @@ def hold(instance: Any, eni: Any, device_index: int) -> str:
     return eni.attachment_id
 
 
-def _finish_attach(eni: Any, attachment_id: str, delay: float) -> None:
+def _finish_attach(eni: Any, attachment_id: str, plugged: threading.Event, delay: float) -> None:
+    try:
+        _plug(eni, attachment_id, delay)
+    finally:
+        plugged.set()
+
+
+def _plug(eni: Any, attachment_id: str, delay: float) -> None:
+    """Tell `attached` when its time has come, and have the link plugged into a host that runs."""
     here = world()
     here.wait(delay)
     with here.lock:
+        instance = eni.instance
         if eni.attachment_id != attachment_id:
-            return
+            return  # the instance was terminated meanwhile
         if eni.attachment_status == "attaching":
             eni.attachment_status = "attached"
-        instance = eni.instance
     here.changed()
     if instance.state in RUNNING:
         here.wait_for(instance.booted)
     with here.lock:
         # a boot in between has plugged it; a host that is off plugs it when it boots
-        needed = eni.attachment_id == attachment_id and not eni.linked and instance.state in RUNNING
-        eni.linked = eni.linked or needed
+        if eni.attachment_id != attachment_id or eni.linked or instance.state not in RUNNING:
+            return
+        eni.linked = True
         record = snapshot.interface_record(eni)
-    if needed:
-        here.hook(here.hooks.interface_plug, record, instance.id, eni.device_index)
-    eni.plugged.set()
+    here.hook(here.hooks.interface_plug, record, instance.id, eni.device_index)
 
 
 # --- detach ---------------------------------------------------------------------------------------------------
@@ -133,11 +140,13 @@ def detach(backend: Any, attachment_id: str, force: bool = False) -> None:
 
 def _finish_detach(eni: Any, attachment_id: str, delay: float) -> None:
     here = world()
-    instance = eni.instance
+    instance, plugged = eni.instance, eni.plugged
     here.wait(delay)
-    while _is_stuck(eni, instance):
+    while _is_stuck(eni, attachment_id, instance):
         here.wait(0.05)
-    here.wait_for(eni.plugged)
+    here.wait_for(plugged)
+    if eni.attachment_id != attachment_id:
+        return  # the instance was terminated meanwhile
     here.hook(here.hooks.interface_unplug, eni.id, instance.id)
     with here.lock:
         if eni.attachment_id == attachment_id:
@@ -145,13 +154,13 @@ def _finish_detach(eni: Any, attachment_id: str, delay: float) -> None:
     here.changed()
 
 
-def _is_stuck(eni: Any, instance: Any) -> bool:
+def _is_stuck(eni: Any, attachment_id: str, instance: Any) -> bool:
     """A dead guest never answers a polite detach, as long as its instance is said to run."""
     here = world()
     return (
         here.settings.dead_detach == "stuck"
         and not eni.forced.is_set()
-        and eni.instance is instance
+        and eni.attachment_id == attachment_id
         and instance.state == "running"
         and bool(here.hook(here.hooks.holder_is_dead, instance.id))
     )

@@ -59,7 +59,7 @@ class Aws:
         if not self._started:
             return
         self._started = False
-        self._world.closing.set()
+        self._world.close(timeout=5.0)
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()

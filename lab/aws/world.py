@@ -30,6 +30,7 @@ class World:
         self.closing = threading.Event()
         self.on_change: Callable[[], None] = lambda: None
         self._later = threading.local()
+        self._threads: set[threading.Thread] = set()
 
     def after_call(self, delay: float, task: Callable[[], None]) -> None:
         """Run the task once the current call has let go of the lock: at once, or in a thread if it has to wait.
@@ -84,11 +85,22 @@ class World:
                 pass
             except Exception:
                 log.exception("a transition failed")
+            finally:
+                self._threads.discard(threading.current_thread())
 
         if delay <= 0 and type(self.hooks) is Hooks:
             run()  # nothing to wait for: the caller may rely on the final state
         else:
-            threading.Thread(target=run, name="lab-aws-transition", daemon=True).start()
+            thread = threading.Thread(target=run, name="lab-aws-transition", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+
+    def close(self, timeout: float) -> None:
+        """End what waits, and give hooks that still run so many seconds in all."""
+        self.closing.set()
+        deadline = time.monotonic() + timeout
+        for thread in list(self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class Notifier:
