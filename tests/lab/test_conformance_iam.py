@@ -148,6 +148,7 @@ CONDITIONS: list[tuple[dict[str, dict[str, Any]], bool]] = [
     ({"ArnNotEquals": {"ec2:SourceInstanceARN": "SELF"}}, False),
     ({"StringEquals": {"ec2:InstanceID": "TARGET"}}, True),
     ({"StringLike": {"aws:userid": "*:${aws:PrincipalTag/none}"}}, False),
+    ({"StringEquals": {"aws:ResourceTag/cluster": "${aws:PrincipalTag/cluster}"}}, True),
     ({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}, True),
     ({"Bool": {"aws:SecureTransport": "true"}, "StringEquals": {"aws:ResourceTag/cluster": "other"}}, False),
     ({"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, True),
@@ -160,6 +161,7 @@ def test_conditions(server: Account) -> None:
     pair = make_pair(server)
     for node in pair.nodes:
         server.ec2.modify_instance_metadata_options(InstanceId=node, HttpTokens="required", HttpPutResponseHopLimit=1)
+    server.iam.tag_role(RoleName="node", Tags=[{"Key": "cluster", "Value": "nat"}])
     words = {"SELF": server.arn("instance", pair.nodes[0]), "TARGET": pair.nodes[1]}
     for conditions, allowed in CONDITIONS:
         text = json.dumps(conditions)

@@ -247,6 +247,28 @@ def test_a_guest_may_detach_while_it_shuts_down() -> None:
         until(lambda: aws.state(instance) == "stopped", "stopped")
 
 
+def test_a_termination_overtakes_a_detach() -> None:
+    """An interface freed by the end of its instance may be somebody else's when the old detach ends."""
+    hooks = Recorder()
+    with account(hooks, dead_detach="stuck") as aws:
+        eni, (first, second) = aws.new_interface(), aws.launch(2)
+        until(lambda: aws.state(second) == "running", "running")
+        hooks.dead.add(first)
+        attachment = aws.attach(eni, first)
+        aws.ec2.detach_network_interface(AttachmentId=attachment)
+        aws.aws.settings.detach_delay = 0.1
+        aws.ec2.terminate_instances(InstanceIds=[first])
+        until(lambda: aws.status(eni)[0] == "available", "available")
+        aws.attach(eni, second)
+        until(lambda: aws.status(eni)[1] == "attached", "attached")
+        until(lambda: ("plug", eni, second, 1) in hooks.events, "plugged")
+        with refused("InvalidAttachmentID.NotFound"):
+            aws.ec2.detach_network_interface(AttachmentId=attachment, Force=True)
+        time.sleep(STEP / 2)
+        assert hooks.events[-1] == ("plug", eni, second, 1)
+        assert aws.interface(eni)["Attachment"]["InstanceId"] == second
+
+
 def test_changes_of_the_network_are_told() -> None:
     """network_changed gets a picture that holds what was made before it was asked for."""
     hooks = Recorder()
