@@ -130,6 +130,7 @@ class World:
         self.aws.close()
         for namespace in (*self.hosts.values(), self.vpc):
             run("ip", "netns", "del", namespace, check=False)
+        Path(f"/run/evernat-eni-{self.interface_id}.lock").unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
     @staticmethod
@@ -289,6 +290,7 @@ class World:
         for host in self.hosts:
             self.in_host(host, "ip", "link", "set", "ens5", "up")
             self.in_host(host, "ip", "route", "replace", "default", "via", GATEWAY)
+            self.in_host(host, "ip", "route", "del", "blackhole", f"{GATEWAY}/32", check=False)
             self.in_host(host, "sysctl", "-qw", "net.ipv4.ip_forward=1")
             self.in_host(host, "ip", "route", "flush", "table", "100", check=False)
             while self.in_host(host, "ip", "rule", "del", "table", "100", check=False).returncode == 0:

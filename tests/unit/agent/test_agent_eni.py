@@ -13,7 +13,7 @@ import ocf
 import pytest
 import takeover
 from _eni_move import ApiError, Attachment, Interface
-from conftest import Recorder
+from ansible_collections.evernat.aws.tests.unit.agent.conftest import Recorder
 
 ENI = "eni-0123456789abcdef0"
 MAC = "02:00:00:00:00:01"
@@ -422,6 +422,14 @@ def test_a_link_that_is_here_is_configured_even_if_ec2_cannot_be_asked(bench: Ca
     made.ec2.errors["describe"] = [code] * 100
     assert made.start() == ocf.OCF_SUCCESS
     assert made.writes() == []
+
+
+def test_a_link_that_is_here_is_configured_even_without_metadata_service(bench: Callable[..., Bench]) -> None:
+    made = bench(ME)
+    made.host.link = True
+    made.id_errors = ["Timeout"] * 100
+    assert made.start() == ocf.OCF_SUCCESS
+    assert made.ec2.calls == []
 
 
 def test_a_link_that_is_just_leaving_is_attached_anew(bench: Callable[..., Bench]) -> None:

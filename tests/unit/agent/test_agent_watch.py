@@ -16,7 +16,7 @@ import ocf
 import pytest
 import watch
 import watcher
-from conftest import Recorder
+from ansible_collections.evernat.aws.tests.unit.agent.conftest import Recorder
 
 
 @pytest.mark.parametrize(

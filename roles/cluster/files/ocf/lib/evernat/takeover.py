@@ -193,7 +193,7 @@ class _Start:
         try:
             own_id = self._own_id(LOOK_SECONDS)
             held = self.tools.client.describe(self.settings["interface_id"], LOOK_SECONDS).held
-        except (ApiError, MoveError) as error:
+        except (ApiError, Failure) as error:
             self.call.log("warning", action="start", reason=f"the link is here, but EC2 could not be asked: {error}")
             return True
         return held is not None and held.instance_id == own_id and held.status != "detaching"
@@ -226,7 +226,7 @@ class _Start:
         self.phases.update(self.outcome.phases)
 
     def _own_id(self, timeout: float) -> str:
-        """This host's instance id, asked for until the time is up. Raises MoveError's cause as Failure."""
+        """This host's instance id, asked for until the time is up. Raises Failure."""
         end = self.tools.clock.now() + timeout
         while self.instance_id is None:
             left = end - self.tools.clock.now()
