@@ -48,7 +48,7 @@ class FakeHost:
     """The kernel of this host, in the place of `host`'s functions."""
 
     def __init__(self) -> None:
-        self.link = False
+        self.link: object = None
         self.configured = False
         self.missing: list[str] = []
         self.found: list[str] = []  # faults that remain after configuring
@@ -136,7 +136,7 @@ class FakeEc2:
     def attach(self, interface_id: str, instance_id: str, device_index: int, timeout: float) -> str:
         self._called(f"attach {instance_id} {device_index}")
         self._hold(instance_id, "attaching")
-        self.machine.link = self.plugs and instance_id == ME
+        self.machine.link = ENI if self.plugs and instance_id == ME else None
         return f"eni-attach-{instance_id}"
 
     def detach(self, attachment_id: str, force: bool, timeout: float) -> None:
@@ -145,7 +145,7 @@ class FakeEc2:
         assert held is not None
         assert held.attachment_id == attachment_id
         if held.instance_id == ME:
-            self.machine.link = False
+            self.machine.link = None
         if force:
             self.interface = dataclasses.replace(self.interface, status="available", attachment=None)
         else:
@@ -225,7 +225,7 @@ def test_monitor_tells_absent_healthy_broken_and_degraded(
     made = bench()
     call = made.call("monitor", **meta)
     assert eni.monitor(call) == ocf.OCF_NOT_RUNNING
-    made.host.link = made.host.configured = True
+    made.host.link, made.host.configured = ENI, True
     assert eni.monitor(call) == ocf.OCF_SUCCESS
     made.host.found = ["no SNAT rule to 10.0.1.100", "link ens6 is down"]
     with pytest.raises(ocf.Failure, match=r"no SNAT rule to 10.0.1.100; link ens6 is down") as caught:
@@ -272,7 +272,7 @@ def test_start_takes_it_from_a_silent_holder(bench: Callable[..., Bench]) -> Non
 
 def test_start_is_done_if_it_runs_already(bench: Callable[..., Bench]) -> None:
     made = bench(ME)
-    made.host.link = made.host.configured = True
+    made.host.link, made.host.configured = ENI, True
     assert made.start() == ocf.OCF_SUCCESS
     assert made.ec2.calls == []
     assert made.host.steps == []
@@ -418,7 +418,7 @@ def test_sigterm_while_configuring_leaves_nothing_up(
 @pytest.mark.parametrize("code", ["Timeout", "UnauthorizedOperation", "RequestLimitExceeded"])
 def test_a_link_that_is_here_is_configured_even_if_ec2_cannot_be_asked(bench: Callable[..., Bench], code: str) -> None:
     made = bench(ME)
-    made.host.link = True
+    made.host.link = ENI
     made.ec2.errors["describe"] = [code] * 100
     assert made.start() == ocf.OCF_SUCCESS
     assert made.writes() == []
@@ -426,7 +426,7 @@ def test_a_link_that_is_here_is_configured_even_if_ec2_cannot_be_asked(bench: Ca
 
 def test_a_link_that_is_here_is_configured_even_without_metadata_service(bench: Callable[..., Bench]) -> None:
     made = bench(ME)
-    made.host.link = True
+    made.host.link = ENI
     made.id_errors = ["Timeout"] * 100
     assert made.start() == ocf.OCF_SUCCESS
     assert made.ec2.calls == []
@@ -435,7 +435,7 @@ def test_a_link_that_is_here_is_configured_even_without_metadata_service(bench: 
 def test_a_link_that_is_just_leaving_is_attached_anew(bench: Callable[..., Bench]) -> None:
     made = bench()
     made.ec2._hold(ME, "detaching")
-    made.host.link = True
+    made.host.link = ENI
     assert made.start() == ocf.OCF_SUCCESS
     assert made.writes() == [f"attach {ME} 1"]
 
@@ -454,12 +454,29 @@ def test_no_instance_id_is_a_failure_with_a_reason(bench: Callable[..., Bench]) 
     assert caught.value.code == ocf.OCF_ERR_GENERIC
 
 
+def test_the_answer_that_was_asked_for_ahead_is_used_once_and_only_while_fresh() -> None:
+    clock, asked = FakeClock(), []
+
+    def ask() -> bool:
+        asked.append(clock.now())
+        return len(asked) == 1
+
+    ahead = takeover.AskedAhead(ask, clock)
+    assert [ahead(), ahead()] == [True, False]
+    assert len(asked) == 2
+    asked.clear()
+    ahead = takeover.AskedAhead(ask, clock)
+    clock.sleep(takeover.AskedAhead.FRESH_SECONDS + 0.1)
+    assert ahead() is False
+    assert len(asked) == 2
+
+
 # stop
 
 
 def test_stop_takes_it_down_and_gives_it_back_without_force(bench: Callable[..., Bench]) -> None:
     made = bench(ME)
-    made.host.link = made.host.configured = True
+    made.host.link, made.host.configured = ENI, True
     assert made.stop() == ocf.OCF_SUCCESS
     assert made.host.steps == ["tear_down"]
     assert made.writes() == ["detach"]
@@ -526,7 +543,7 @@ def test_an_api_error_is_a_soft_failure_of_start(bench: Callable[..., Bench], ac
 @pytest.mark.parametrize("action", ["describe", "detach"])
 def test_an_api_error_never_fails_a_stop(bench: Callable[..., Bench], action: str, code: str) -> None:
     made = bench(ME)
-    made.host.link = made.host.configured = True
+    made.host.link, made.host.configured = ENI, True
     made.ec2.errors[action] = [code] * 1000
     assert made.stop() == ocf.OCF_SUCCESS
     assert made.host.steps == ["tear_down"]
@@ -535,7 +552,7 @@ def test_an_api_error_never_fails_a_stop(bench: Callable[..., Bench], action: st
 @pytest.mark.parametrize("code", API_ERRORS)
 def test_an_api_error_is_nothing_to_monitor(bench: Callable[..., Bench], code: str) -> None:
     made = bench(ME)
-    made.host.link = made.host.configured = True
+    made.host.link, made.host.configured = ENI, True
     made.ec2.errors["describe"] = [code] * 1000
     assert eni.monitor(made.call("monitor")) == ocf.OCF_SUCCESS
     assert made.ec2.calls == []
