@@ -34,7 +34,7 @@ from lab.aws.snapshot import InstanceRecord, InterfaceRecord, Snapshot
 from lab.hosts import host as hosts
 from lab.hosts import image
 from lab.hosts.host import File, Host
-from lab.operator import Operator
+from lab.operator import ROOT, Operator
 from lab.picture import interface_of, network_of
 from lab.vpc.fabric import API_ADDRESS, METADATA_ADDRESS, OPERATOR_ADDRESS, SERVER_ADDRESSES, Fabric
 
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 RELEASES = {DEBIAN_13_AMI: "trixie", DEBIAN_12_AMI: "bookworm"}
 IMAGE_NAMES = {"trixie": "debian-13-amd64-*", "bookworm": "debian-12-amd64-*"}
 RUN = Path("/run/evernat-lab")
+OUT = ROOT / "lab" / "out"
 CA_FILE = "/usr/local/share/ca-certificates/evernat-lab.crt"
 CHECK_IP_NAME = "checkip.amazonaws.com"
 CHECK_IP_ADDRESS = SERVER_ADDRESSES[1]
@@ -121,7 +122,11 @@ class Lab:
         self.account = make_account(self.ec2, self.aws.settings.zone, key.with_suffix(".pub").read_text())
         self._make_client()
         self.operator = Operator(
-            ["ip", "netns", "exec", self.fabric.operator_netns], self.operator_environment(), self.state, key
+            ["ip", "netns", "exec", self.fabric.operator_netns],
+            self.operator_environment(),
+            work=self.state,
+            private_key=key,
+            logs=OUT / f"{self.settings.name}-playbooks",
         )
         self.pair_file = self._write_pair_file()
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -81,9 +82,13 @@ class Operator:
     `prefix` is what puts a command there, e.g. ["ip", "netns", "exec", NAME]; `environment` holds the AWS_ variables.
     """
 
-    def __init__(self, prefix: list[str], environment: Mapping[str, str], work: Path, private_key: Path) -> None:
+    def __init__(
+        self, prefix: list[str], environment: Mapping[str, str], work: Path, private_key: Path, logs: Path
+    ) -> None:
         self._prefix = prefix
         self._work = work
+        self._logs = logs  # outlive the lab: a failed run is read there
+        self._numbers = itertools.count(1)
         self.collections = work / "collections"
         ssh = f"-o ControlMaster=auto -o ControlPersist=30s -o UserKnownHostsFile={work / 'known_hosts'}"
         self.environment = {
@@ -119,7 +124,8 @@ class Operator:
         on_line: Callable[[str], None] = lambda line: None,
     ) -> PlaybookRun:
         """Run `ansible-playbook NAME ARGUMENTS`; each line goes to `on_line` as it comes. Raises PlaybookFailed."""
-        log = self._work / f"{name.rsplit('.', 1)[-1]}-{time.monotonic_ns()}.log"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{next(self._numbers)}-{name.rsplit('.', 1)[-1]}.log"
         argv = [*self._prefix, str(Path(sys.executable).parent / "ansible-playbook"), name, *arguments]
         lines: list[str] = []
         started = time.monotonic()

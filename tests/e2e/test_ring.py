@@ -90,4 +90,10 @@ def test_watcher_killed_is_restarted(pair: Pair) -> None:
     with undisturbed(pair):
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_until("a new watcher runs", lambda: bool(pair.watcher_pids(standby)), 30, lambda: "none")
+        wait_until(
+            "a new watcher runs",
+            lambda: bool(set(pair.watcher_pids(standby)) - set(pids)),
+            30,
+            lambda: str(pair.watcher_pids(standby)),
+        )
+        pair.cleanup()
