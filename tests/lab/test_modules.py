@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.evernat.aws.plugins.module_utils import _eni_move
+from ansible_collections.evernat.aws.plugins.module_utils._ec2 import Ec2
 from conformance import Account, account, refused, until
 
 from lab.aws import OPERATOR_ACCESS_KEY, OPERATOR_SECRET_KEY, Fault
@@ -222,6 +223,40 @@ def test_a_lost_race_names_the_holder_and_leaves_it_alone(aws: Account, play: Pl
     assert winner in result["msg"]
     assert result["instance_id"] == winner
     assert holder(aws, eni) == winner
+
+
+def test_of_two_controllers_that_race_one_wins(aws: Account) -> None:
+    eni, first, second = held_pair(aws)
+    (third,) = aws.launch()
+    clock = _eni_move.MonotonicClock()
+    racers = [(second, aws.client("ec2")), (third, aws.client("ec2")), (first, aws.client("ec2"))]
+    for number in range(20):
+        current = holder(aws, eni)
+        endings: dict[str, _eni_move.Outcome | _eni_move.MoveError] = {}
+        gate = threading.Barrier(2)
+
+        def take(instance: str, boto: Any, gate: Any = gate, endings: dict[str, Any] = endings) -> None:
+            deadline = clock.now() + 30
+            wanted = _eni_move.Wanted(eni, instance)
+            ec2 = Ec2(lambda cap: boto, clock, deadline)
+            seen = ec2.interface(eni)
+            gate.wait(5)
+            try:
+                endings[instance] = _eni_move.move(ec2, clock, wanted, deadline, seen=seen)
+            except _eni_move.MoveError as error:
+                endings[instance] = error
+
+        threads = [threading.Thread(target=take, args=racer) for racer in racers if racer[0] != current]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(40)
+        winners = [instance for instance, ending in endings.items() if isinstance(ending, _eni_move.Outcome)]
+        assert len(winners) == 1, f"round {number}: {endings}"
+        assert holder(aws, eni) == winners[0]
+        (loser,) = [ending for ending in endings.values() if isinstance(ending, _eni_move.MoveError)]
+        assert loser.code == "LostRace"
+        assert winners[0] in loser.reason
 
 
 @pytest.mark.parametrize("kind", ["drop-after", "drop-before", "garbage", "throttle", "unavailable", "internal"])
