@@ -84,7 +84,7 @@ def test_two_starts_at_once_have_one_winner(world: World) -> None:
         races = [
             subprocess.Popen(
                 world.agent_argv(host, "start"),
-                env=world.environ(CRM_meta_timeout="8000"),
+                env=world.environ(CRM_meta_timeout="8000", holddown="10"),
                 stderr=subprocess.PIPE,
                 text=True,
             )

@@ -9,7 +9,6 @@ stop: take the ENI out of service in this kernel first, then give the attachment
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
@@ -148,7 +147,8 @@ class HolderGuard:
             while True:
                 if self._answers():
                     return "it answers on the interface's address"
-                left = self._holddown - (self._attached_for(attachment.attachment_id) or self._holddown)
+                age = self._attached_for(attachment.attachment_id)
+                left = 0.0 if age is None else self._holddown - age
                 if left <= 0:
                     break
                 if self._clock.now() + left > self._deadline:
@@ -156,29 +156,6 @@ class HolderGuard:
                 self._clock.sleep(min(left, 1.0))
         self._approved.add(attachment.attachment_id)
         return True
-
-
-class AskedAhead:
-    """A question that is asked in a thread at once, so that EC2's first answer and its own are waited for together.
-
-    The first caller gets that answer while it is fresh; whoever asks later, a new one.
-    """
-
-    FRESH_SECONDS = 2.0
-
-    def __init__(self, ask: Callable[[], bool], clock: Clock) -> None:
-        self._ask = ask
-        self._clock = clock
-        self._answers: list[bool] = []
-        self._asked_at = clock.now()
-        self._thread = threading.Thread(target=lambda: self._answers.append(ask()), daemon=True)
-        self._thread.start()
-
-    def __call__(self) -> bool:
-        self._thread.join()
-        if self._answers and self._clock.now() - self._asked_at <= self.FRESH_SECONDS:
-            return self._answers.pop()
-        return self._ask()
 
 
 class _Start:
@@ -223,7 +200,6 @@ class _Start:
         return held is not None and held.instance_id == own_id and held.status != "detaching"
 
     def _move_here(self) -> None:
-        answers = AskedAhead(self.tools.answers, self.tools.clock)
         own_id = self._own_id(self.until.left())
         fenced = bool(self.settings["fencing"]) and self.tools.is_alone(self.until.left())
         wanted = Wanted(
@@ -238,7 +214,7 @@ class _Start:
         guard = HolderGuard(
             own_id,
             float(self.settings["holddown"]),
-            answers,
+            self.tools.answers,
             self.tools.client.attached_for,
             fenced,
             self.tools.clock,
