@@ -495,7 +495,8 @@ class _Mover:
             if isinstance(step, Done):
                 return self._outcome(interface)
             if isinstance(step, Refuse):
-                raise self._error(step.reason, step.code)
+                spent = f" after waiting for {self.waiting_for}" if step.code == "Timeout" else ""
+                raise self._error(step.reason + spent, step.code)
             if isinstance(step, Wait):
                 self.waiting_for = f"{interface.interface_id}: {step.why}"
                 self._pause(self._poll_delay(), step.until)
