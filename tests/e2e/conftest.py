@@ -53,5 +53,4 @@ def pair(built: Pair) -> Iterator[Pair]:
     """The pair, sound; whatever the test did to the lab is ended after it."""
     built.wait_sound()
     yield built
-    built.lab.heal()
-    built.cleanup()
+    built.restore()

@@ -70,9 +70,18 @@ class Pair:
             tuple(f"{item.get('op_key')}: {item.get('exitreason')}" for item in root.findall("./failures/failure")),
         )
 
-    def cleanup(self) -> None:
-        """Forget failures, as an operator would after a repaired fault."""
-        self.run(self.lab.pair()[0], "crm_resource", "--cleanup", "--wait", timeout=90)
+    def restore(self) -> None:
+        """End every fault, wait until both hosts are members again, forget the failures, as an operator would."""
+        self.lab.heal()
+        first, second = self.lab.pair()
+        wait_until(
+            "both hosts are members",
+            lambda: len(self.state(first).online) == len(self.state(second).online) == 2,
+            60,
+            lambda: str(self._states()),
+        )
+        if self.state(first).failures:
+            self.run(first, "crm_resource", "--cleanup", timeout=90)
 
     def wait_sound(self, timeout: float = 90) -> None:
         """Wait until both hosts agree that both are online, one has the ENI, and nothing failed."""
@@ -110,12 +119,8 @@ class Pair:
         return int(last.get("rc", "-1")) if last is not None and last.get("task") == "stop" else None
 
     def watcher_pids(self, instance_id: str) -> list[int]:
-        """The machine's pids of the watcher daemon on a host."""
-        pids = self.lab.hosts[instance_id].pids()
-        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0") for pid in pids}
-        return [
-            pid for pid, words in lines.items() if "watch" in words[-3:] and any("python3" in word for word in words)
-        ]
+        """The machine's pids of the watcher daemon on a host: what its `start` left behind."""
+        return [pid for pid in self.lab.hosts[instance_id].pids() if _command(pid)[-2:] == ["watch", "start"]]
 
     def _states(self) -> dict[str, str]:
         seen = {}
@@ -160,3 +165,10 @@ def wait_until(what: str, test: Callable[[], bool], timeout: float, seen: Callab
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s until {what}; last seen: {seen()}")
         time.sleep(0.3)
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except FileNotFoundError:
+        return []

@@ -71,7 +71,7 @@ def test_stop_ends_well_and_leaves_nothing_up(pair: Pair, kind: str) -> None:
             assert "UP" not in left["flags"]
             assert [address for address in left["addr_info"] if address["family"] == "inet"] == []
     pair.run(holder, "crm_standby", "--node", name, "--delete")
-    pair.cleanup()
+    pair.restore()
     pair.wait_sound(180)
 
 

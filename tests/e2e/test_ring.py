@@ -91,9 +91,12 @@ def test_watcher_killed_is_restarted(pair: Pair) -> None:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         wait_until(
+            "Pacemaker has seen it", lambda: bool(pair.state(standby).failures), 30, lambda: str(pair.state(standby))
+        )
+        wait_until(
             "a new watcher runs",
             lambda: bool(set(pair.watcher_pids(standby)) - set(pids)),
             30,
             lambda: str(pair.watcher_pids(standby)),
         )
-        pair.cleanup()
+        pair.restore()
