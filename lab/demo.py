@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.lab import OUT, Delays, Lab, LabSettings
-from lab.operator import PlaybookRun, install_collection
+from lab.operator import BUNDLE, PlaybookRun, install_collection
 from lab.report import Lane, Phase, Timeline, table, timeline_svg
 from lab.takeover import StartRecord, phases_after, starts_in
 from lab.vpc.record import Record
 from lab.vpc.traffic import Traffic, TrafficError
 
-BUNDLE = Path(sys.prefix) / "bundle"
 TAKEOVER_LIMIT = 120.0  # seconds until the demo gives up
 FLOWS_LIMIT = 10.0  # seconds for long TCP flows to try again
 

@@ -183,7 +183,9 @@ class Lab:
         self.aws.listen_imds(METADATA_ADDRESS, 80, netns=self.fabric.vpc_netns)
         self.ec2 = self.client("ec2")
         check_ip = self._tls(authority, [CHECK_IP_NAME], [])
-        self._check_ip = Listener(bound_socket(CHECK_IP_ADDRESS, 443, self.fabric.internet_netns), tell_address, check_ip)
+        self._check_ip = Listener(
+            bound_socket(CHECK_IP_ADDRESS, 443, self.fabric.internet_netns), tell_address, check_ip
+        )
 
     def _tls(self, authority: tls.Authority, names: list[str], addresses: list[str]) -> ssl.SSLContext:
         """A server's TLS with a certificate for these names."""

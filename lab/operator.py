@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = Path(sys.prefix) / "bundle"  # where lab/bootstrap.sh put amazon.aws's tarball
 RECAP = re.compile(
     r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s+unreachable=(?P<unreachable>\d+)"
     r"\s+failed=(?P<failed>\d+)",
@@ -63,7 +64,7 @@ class PlaybookRun:
 def install_collection(target: Path, bundle: Path) -> None:
     """Build the collection's tarball and install it, with amazon.aws's, into `target`: no network is needed.
 
-    `bundle` is the folder that holds amazon.aws's tarball (lab/bootstrap.sh makes it).
+    `bundle` is the folder that holds amazon.aws's tarball.
     """
     work = target / "build"
     work.mkdir(parents=True)

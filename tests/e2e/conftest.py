@@ -5,18 +5,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from pair import Pair
+from pair import QUICK, Pair, build
 
-from lab.lab import Delays, Lab, LabSettings
-from lab.operator import install_collection
-
-QUICK = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
-BUNDLE = Path(sys.prefix) / "bundle"
+from lab.lab import LabSettings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,17 +29,10 @@ def steady_for(pytestconfig: pytest.Config) -> float:
     return 600.0 if pytestconfig.getoption("--soak") else 45.0
 
 
-def build(settings: LabSettings) -> Iterator[Pair]:
-    """A lab with a pair on it; everything is removed at the end."""
-    with Lab(settings) as lab:
-        install_collection(lab.operator.collections, BUNDLE)
-        lab.operator.playbook("evernat.aws.site", "-e", f"@{lab.pair_file}")
-        yield Pair(lab)
-
-
 @pytest.fixture(scope="session")
 def built() -> Iterator[Pair]:
-    yield from build(LabSettings(name=f"e2e{os.getpid()}", delays=QUICK))
+    with build(LabSettings(name=f"e2e{os.getpid()}", delays=QUICK)) as pair:
+        yield pair
 
 
 @pytest.fixture

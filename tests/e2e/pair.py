@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.hosts.errors import HostError
-from lab.lab import Lab
+from lab.lab import Delays, Lab, LabSettings
+from lab.operator import BUNDLE, install_collection
 from lab.vpc.traffic import Traffic
+
+
+QUICK = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,15 @@ class Pair:
             now = time.monotonic()
             traffic.wait_until_flowing(now + 20, since=now, probes=50)
             yield traffic
+
+
+@contextmanager
+def build(settings: LabSettings) -> Iterator[Pair]:
+    """A lab with a pair on it, built by the installed collection. Everything is removed at the end."""
+    with Lab(settings) as lab:
+        install_collection(lab.operator.collections, BUNDLE)
+        lab.operator.playbook("evernat.aws.site", "-e", f"@{lab.pair_file}")
+        yield Pair(lab)
 
 
 def wait_until(what: str, test: Callable[[], bool], timeout: float, seen: Callable[[], str]) -> None:

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import QUICK, build
-from pair import Pair
+from pair import QUICK, Pair, build
 from test_site import run, writes
 
 from lab.lab import LabSettings
@@ -18,7 +17,8 @@ from lab.lab import LabSettings
 
 @pytest.fixture(scope="module")
 def bookworm() -> Iterator[Pair]:
-    yield from build(LabSettings(name=f"deb12x{os.getpid()}", release="bookworm", delays=QUICK))
+    with build(LabSettings(name=f"debian12x{os.getpid()}", release="bookworm", delays=QUICK)) as pair:
+        yield pair
 
 
 def test_debian_12_takes_over_and_is_torn_down(bookworm: Pair) -> None:
