@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The installed collection, an emulated account with a VPC, and a way to run playbooks on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from lab.account import FLOATING_ADDRESS, PRIVATE_CIDR, Account, make_account
+from lab.aws import OPERATOR_ACCESS_KEY, OPERATOR_SECRET_KEY, Aws, AwsSettings
+from lab.operator import Operator, PlaybookRun, install_collection
+
+BUNDLE = Path(sys.prefix) / "bundle"
+PROVISION = Path(__file__).parent / "provision.yml"
+TAG = "evernat:pair"
+
+
+class Site:
+    """An emulated account with what a user has before the pair, and ansible-playbook on it."""
+
+    def __init__(self, aws: Aws, work: Path, public_key: str) -> None:
+        host, port = aws.listen("127.0.0.1", 0)
+        self.aws = aws
+        self.work = work
+        self.public_key = public_key
+        self.endpoint = f"http://{host}:{port}"
+        self.ec2 = self.client("ec2")
+        self.iam = self.client("iam")
+        self.operator = Operator([], self.environment(), work, work / "key", logs=work / "logs")
+        self.account: Account
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": self.aws.settings.region,
+            "AWS_ACCESS_KEY_ID": OPERATOR_ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": OPERATOR_SECRET_KEY,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=self.aws.settings.region,
+            aws_access_key_id=OPERATOR_ACCESS_KEY,
+            aws_secret_access_key=OPERATOR_SECRET_KEY,
+        )
+
+    def fill(self) -> None:
+        """Begin again: an account with a VPC, a public and a private subnet and a key pair."""
+        self.aws.reset()
+        self.account = make_account(self.ec2, self.aws.settings.zone, self.public_key)
+
+    def variables(self, **more: Any) -> dict[str, Any]:
+        """The pair's variables; `more` replaces some, None leaves one out."""
+        pair = {
+            "provision_name": "nat",
+            "provision_vpc_id": self.account.vpc_id,
+            "provision_subnet_id": self.account.public_subnet_id,
+            "provision_route_table_ids": [self.account.private_route_table_id],
+            "provision_eni_ip": FLOATING_ADDRESS,
+            "provision_client_cidrs": [PRIVATE_CIDR],
+            "provision_admin_cidrs": ["192.0.2.50/32"],
+            "provision_key_name": self.account.key_name,
+            **more,
+        }
+        return {name: value for name, value in pair.items() if value is not None}
+
+    def play(self, playbook: str, *arguments: str, check: bool = True, **more: Any) -> PlaybookRun:
+        """Run a playbook of the collection, or a file, with the pair's variables."""
+        return self.operator.playbook(
+            playbook, "-e", json.dumps(self.variables(**more)), *arguments, check=check, timeout=240
+        )
+
+    def provision(self, *arguments: str, check: bool = True, **more: Any) -> PlaybookRun:
+        return self.play(str(PROVISION), *arguments, check=check, **more)
+
+    def writes(self, mark: int) -> list[str]:
+        """The actions since the mark that changed something."""
+        return [call.action for call in self.aws.calls.mutating(mark)]
+
+    def eni(self) -> dict[str, Any]:
+        """The pair's interface."""
+        wanted = [{"Name": f"tag:{TAG}", "Values": ["nat"]}]
+        (found,) = self.ec2.describe_network_interfaces(Filters=wanted)["NetworkInterfaces"]
+        return found
+
+    def hosts(self) -> list[dict[str, Any]]:
+        """The pair's living instances."""
+        wanted = [
+            {"Name": f"tag:{TAG}", "Values": ["nat"]},
+            {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
+        ]
+        reservations = self.ec2.describe_instances(Filters=wanted)["Reservations"]
+        return [instance for reservation in reservations for instance in reservation["Instances"]]
+
+    def left_of_pair(self) -> list[str]:
+        """Ids of everything that carries the pair's tag; IAM's names too.
+
+        Tags outlive terminated instances and deleted volumes: those are left out.
+        """
+        wanted = [{"Name": "key", "Values": [TAG]}, {"Name": "value", "Values": ["nat"]}]
+        gone = {
+            instance["InstanceId"]
+            for reservation in self.ec2.describe_instances()["Reservations"]
+            for instance in reservation["Instances"]
+            if instance["State"]["Name"] == "terminated"
+        }
+        volumes = {volume["VolumeId"] for volume in self.ec2.describe_volumes()["Volumes"]}
+        tagged = {
+            item["ResourceId"]
+            for item in self.ec2.describe_tags(Filters=wanted)["Tags"]
+            if item["ResourceId"] not in gone and (item["ResourceType"] != "volume" or item["ResourceId"] in volumes)
+        }
+        addresses = {item["AllocationId"] for item in self.ec2.describe_addresses()["Addresses"]}
+        roles = {item["RoleName"] for item in self.iam.list_roles()["Roles"]}
+        profiles = {item["InstanceProfileName"] for item in self.iam.list_instance_profiles()["InstanceProfiles"]}
+        return sorted(tagged | addresses | roles | profiles)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the collection installed from its own tarball, and a key pair."""
+    work = tmp_path_factory.mktemp("operator")
+    (work / "logs").mkdir()
+    install_collection(work / "collections", BUNDLE)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(work / "key")], check=True)
+    return work
+
+
+@pytest.fixture(scope="module")
+def emulated(installed: Path) -> Iterator[Site]:
+    with Aws(AwsSettings()) as aws:
+        yield Site(aws, installed, (installed / "key.pub").read_text())
+
+
+@pytest.fixture(scope="module")
+def site(emulated: Site) -> Site:
+    """The account as it is before the pair; what a test makes in it stays for the next ones of its file."""
+    emulated.fill()
+    return emulated
