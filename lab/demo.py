@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.cluster import state_of
+from lab.hosts.errors import HostError
 from lab.lab import OUT, Delays, Lab, LabSettings
 from lab.operator import BUNDLE, PlaybookRun, install_collection
 from lab.report import Lane, Phase, Timeline, table, timeline_svg
@@ -25,6 +27,7 @@ from lab.vpc.record import Record
 from lab.vpc.traffic import Traffic, TrafficError
 
 TAKEOVER_LIMIT = 120.0  # seconds until the demo gives up
+REJOIN_LIMIT = 60.0  # seconds for a booted host to be a member again
 FLOWS_LIMIT = 10.0  # seconds for long TCP flows to try again
 
 
@@ -82,8 +85,17 @@ def injected_ms(delays: Delays) -> int:
     return round((3 * delays.api + delays.detach + delays.attach + delays.link) * 1000)
 
 
-def cut_power(lab: Lab, traffic: Traffic, progress: Progress) -> Takeover:
-    """Cut the active host's power and wait until traffic flows again."""
+def cut_power(lab: Lab, record: Path, progress: Progress) -> Takeover:
+    """Start the client's traffic, cut the active host's power, wait until traffic flows again."""
+    with Traffic(lab.fabric, record) as traffic:
+        traffic.start(time.monotonic() + 20)
+        start = time.monotonic()
+        traffic.wait_until_flowing(start + 20, since=start, probes=200)
+        progress.say("the client's traffic flows")
+        return _cut_power(lab, traffic, progress)
+
+
+def _cut_power(lab: Lab, traffic: Traffic, progress: Progress) -> Takeover:
     before = lab.holder()
     calls = lab.aws.calls.mark()
     traffic.mark("power cut")
@@ -100,6 +112,24 @@ def cut_power(lab: Lab, traffic: Traffic, progress: Progress) -> Takeover:
     journal = lab.hosts[after].run(["journalctl", "--output=json", "--boot"], timeout=60).stdout.splitlines()
     starts = [start for start in starts_in(journal) if start.began > fault]
     return Takeover(fault, before, after, len(moves), starts[0], traffic.stop())
+
+
+def bring_back(lab: Lab, instance_id: str, progress: Progress) -> None:
+    """Boot the host that had lost its power, and wait until the pair is whole again."""
+    progress.say(f"booting {instance_id} again")
+    lab.power_on(instance_id)
+    deadline = time.monotonic() + REJOIN_LIMIT
+    while True:
+        try:
+            state = state_of(lab.hosts[lab.holder()])
+            if state.is_whole():
+                return
+            seen = str(state)
+        except HostError as error:
+            seen = str(error)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the pair was not whole again after {REJOIN_LIMIT:g} s; last seen: {seen}")
+        time.sleep(0.5)
 
 
 def rows(takeover: Takeover, delays: Delays, elastic_ip: str) -> list[tuple[str, str]]:
@@ -162,21 +192,22 @@ def picture(takeover: Takeover, delays: Delays) -> str:
     )
 
 
-def faults_of(result: dict[str, Any]) -> list[str]:
+def faults_of(takeovers: list[Takeover], elastic_ip: str, second: PlaybookRun) -> list[str]:
     """Why the run was no success; empty if it was."""
     found = []
-    if result["second_run_changed"]:
-        found.append(f"the second run of site changed {result['second_run_changed']} things instead of none")
-    if result["moves"] != 1:
-        found.append(f"the interface was attached {result['moves']} times instead of once")
-    if result["holder_after"] == result["holder_before"]:
-        found.append("the interface did not go to the other host")
-    if not result["egress_ip_before"] == result["egress_ip_after"] == result["elastic_ip"]:
-        found.append("the internet did not see the Elastic IP before and after")
+    if second.changed:
+        found.append(f"the second run of site changed {second.changed} things instead of none")
+    for each in takeovers:
+        if each.moves != 1:
+            found.append(f"the interface was attached {each.moves} times instead of once")
+        if each.holder_after == each.holder_before:
+            found.append("the interface did not go to the other host")
+        if not egress_at(each.record, each.fault) == each.record.egress[-1][1] == elastic_ip:
+            found.append("the internet did not see the Elastic IP before and after")
     return found
 
 
-def run(settings: LabSettings, out: Path) -> int:
+def run(settings: LabSettings, out: Path, runs: int) -> int:
     progress = Progress()
     out.mkdir(parents=True, exist_ok=True)
     progress.say(f"starting the lab: an AWS, a VPC and its client (delays: {settings.delays})")
@@ -190,18 +221,21 @@ def run(settings: LabSettings, out: Path) -> int:
         second = lab.operator.playbook("evernat.aws.site", *pair)
         progress.say(f"second run: changed={second.changed} {', '.join(second.changed_tasks())}")
         elastic_ip = lab.elastic_ip()
-        with Traffic(lab.fabric, out / "demo-traffic.jsonl") as traffic:
-            traffic.start(time.monotonic() + 20)
-            start = time.monotonic()
-            traffic.wait_until_flowing(start + 20, since=start, probes=200)
-            progress.say("the client's traffic flows")
-            takeover = cut_power(lab, traffic, progress)
+        takeovers = [cut_power(lab, out / "demo-traffic.jsonl", progress)]
+        for _ in range(runs - 1):
+            bring_back(lab, takeovers[-1].holder_before, progress)
+            takeovers.append(cut_power(lab, out / "demo-traffic.jsonl", progress))
+    takeover = sorted(takeovers, key=lambda each: each.outage_ms)[(runs - 1) // 2]
     result = figures(takeover, settings.delays, elastic_ip, second)
+    result["runs"] = [{"outage_ms": each.outage_ms, "detection_ms": each.phases[0].milliseconds} for each in takeovers]
     (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
     (out / "demo.svg").write_text(picture(takeover, settings.delays))
     print("\n" + table(rows(takeover, settings.delays, elastic_ip)))
+    if runs > 1:
+        outages = sorted(each.outage_ms for each in takeovers)
+        print(f"\nthe median of {runs} power cuts; outages in ms: {', '.join(map(str, outages))}")
     print(f"\nwritten: {out / 'demo.json'}, {out / 'demo.svg'}")
-    failures = faults_of(result)
+    failures = faults_of(takeovers, elastic_ip, second)
     for failure in failures:
         print(f"NOT AS IT SHOULD BE: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -221,14 +255,19 @@ def main() -> None:
         default="completes",
         help="what a polite detach from a host without power does: completes, or waits for Force",
     )
+    parser.add_argument(
+        "--runs", type=int, default=1, help="power cuts in a row, of which the median is shown; default: 1"
+    )
     options = parser.parse_args()
+    if options.runs < 1:
+        parser.error(f"--runs is {options.runs}; at least one power cut is needed")
     settings = LabSettings(
         name="demo",
         release=options.release,
         delays=Delays(options.api, options.detach, options.attach, options.link),
         dead_detach=options.dead_detach,
     )
-    sys.exit(run(settings, OUT))
+    sys.exit(run(settings, OUT, options.runs))
 
 
 if __name__ == "__main__":

@@ -6,33 +6,18 @@ from __future__ import annotations
 
 import json
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.cluster import ClusterState, crm_mon, state_of
 from lab.hosts.errors import HostError
 from lab.lab import Delays, Lab, LabSettings
 from lab.operator import BUNDLE, install_collection
 from lab.vpc.traffic import Traffic
 
-
 QUICK = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
-
-
-@dataclass(frozen=True)
-class ClusterState:
-    """What one host's Pacemaker says."""
-
-    online: frozenset[str]  # host names
-    eni_on: tuple[str, ...]  # host names where it is active
-    watchers: int
-    failures: tuple[str, ...]
-
-    def is_sound(self) -> bool:
-        return len(self.online) == 2 and len(self.eni_on) == 1 and self.watchers == 2 and not self.failures
 
 
 class Pair:
@@ -55,24 +40,7 @@ class Pair:
 
     def state(self, instance_id: str) -> ClusterState:
         """Raises HostError if the host's Pacemaker does not answer."""
-        root = ET.fromstring(self.run(instance_id, "crm_mon", "--one-shot", "--output-as=xml"))
-        nodes = root.findall("./nodes/node")
-        resources = root.findall(".//resource")
-
-        def active(agent: str) -> list[str]:
-            return [
-                str(node.get("name"))
-                for resource in resources
-                if resource.get("resource_agent", "").endswith(f"evernat:{agent}") and resource.get("active") == "true"
-                for node in resource.findall("node")
-            ]
-
-        return ClusterState(
-            frozenset(str(node.get("name")) for node in nodes if node.get("online") == "true"),
-            tuple(active("eni")),
-            len(active("watch")),
-            tuple(f"{item.get('op_key')}: {item.get('exitreason')}" for item in root.findall("./failures/failure")),
-        )
+        return state_of(self.lab.hosts[instance_id])
 
     def restore(self) -> None:
         """End every fault, wait until both hosts are members again, forget the failures, as an operator would."""
@@ -115,7 +83,7 @@ class Pair:
 
     def last_stop(self, instance_id: str) -> int | None:
         """The code of the ENI's last stop on a host, if that was its last operation there."""
-        root = ET.fromstring(self.run(instance_id, "crm_mon", "--one-shot", "--output-as=xml", "--include=operations"))
+        root = crm_mon(self.lab.hosts[instance_id], "--include=operations")
         name = self.run(instance_id, "crm_node", "--name").strip()
         node = root.find(f"./node_history/node[@name='{name}']/resource_history[@id='eni']")
         operations = node.findall("operation_history") if node is not None else []
@@ -131,7 +99,7 @@ class Pair:
         for instance_id in self.lab.pair():
             try:
                 seen[instance_id] = str(self.state(instance_id))
-            except (HostError, ET.ParseError) as error:
+            except HostError as error:
                 seen[instance_id] = str(error)
         return seen
 
@@ -173,7 +141,7 @@ def wait_until(what: str, test: Callable[[], bool], timeout: float, seen: Callab
         try:
             if test():
                 return
-        except (HostError, ET.ParseError):
+        except HostError:
             pass
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s until {what}; last seen: {seen()}")

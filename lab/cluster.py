@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: evernat.aws contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host's Pacemaker says of the pair, read from `crm_mon`."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+from lab.hosts.errors import HostError
+from lab.hosts.host import Host
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """One host's view."""
+
+    online: frozenset[str]  # host names
+    eni_on: tuple[str, ...]  # host names where it is active
+    watchers: int
+    failures: tuple[str, ...]
+
+    def is_whole(self) -> bool:
+        """Both hosts are members, each with its watcher, and one has the ENI."""
+        return len(self.online) == 2 and len(self.eni_on) == 1 and self.watchers == 2
+
+    def is_sound(self) -> bool:
+        """Whole, and nothing failed."""
+        return self.is_whole() and not self.failures
+
+
+def state_of(host: Host) -> ClusterState:
+    """Ask a host. Raises HostError if it is off or its Pacemaker does not answer."""
+    return parse(crm_mon(host))
+
+
+def crm_mon(host: Host, *options: str) -> ET.Element:
+    """`crm_mon`'s report as XML. Raises HostError."""
+    output = host.run(["crm_mon", "--one-shot", "--output-as=xml", *options], timeout=60, check=True).stdout
+    try:
+        return ET.fromstring(output)
+    except ET.ParseError as error:
+        raise HostError(f"host {host.key}: crm_mon printed no XML ({error}): {output[:200]}") from error
+
+
+def parse(report: ET.Element) -> ClusterState:
+    def active(agent: str) -> list[str]:
+        return [
+            str(node.get("name"))
+            for resource in report.findall(".//resource")
+            if resource.get("resource_agent", "").endswith(f":{agent}") and resource.get("active") == "true"
+            for node in resource.findall("node")
+        ]
+
+    return ClusterState(
+        frozenset(str(node.get("name")) for node in report.findall("./nodes/node") if node.get("online") == "true"),
+        tuple(active("eni")),
+        len(active("watch")),
+        tuple(f"{item.get('op_key')}: {item.get('exitreason')}" for item in report.findall("./failures/failure")),
+    )
