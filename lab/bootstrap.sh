@@ -39,7 +39,8 @@ bootstrap() {
     || die "$("$python" -V) found, Python 3.11 or later is needed."
   mkdir -p "$EVERNAT_CACHE" || die "cannot create the cache folder $EVERNAT_CACHE. Set EVERNAT_CACHE to a folder that can be written."
   "$python" -c 'import venv, ensurepip' 2>/dev/null || need_packages python3-venv
-  key=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; echo "$ANSIBLE_BUNDLE"
+  # base_prefix: a command that is started from inside the virtualenv finds the same one, and makes no second.
+  key=$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; echo "$ANSIBLE_BUNDLE"
           cat "$EVERNAT_ROOT"/lab/requirements.txt "$list"; } | sha256sum | cut -c1-12)
   VENV=$EVERNAT_CACHE/venv-$kind-$key
   export VENV
