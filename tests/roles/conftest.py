@@ -21,6 +21,16 @@ from lab.operator import Operator, PlaybookRun, install_collection
 BUNDLE = Path(sys.prefix) / "bundle"
 PROVISION = Path(__file__).parent / "provision.yml"
 TAG = "evernat:pair"
+TAGGED = {
+    "NetworkInterfaces": "NetworkInterfaceId",
+    "SecurityGroups": "GroupId",
+    "KeyPairs": "KeyPairId",
+    "Volumes": "VolumeId",
+    "Vpcs": "VpcId",
+    "Subnets": "SubnetId",
+    "RouteTables": "RouteTableId",
+    "InternetGateways": "InternetGatewayId",
+}
 
 
 class Site:
@@ -104,27 +114,19 @@ class Site:
         return [instance for reservation in reservations for instance in reservation["Instances"]]
 
     def left_of_pair(self) -> list[str]:
-        """Ids of everything that carries the pair's tag; IAM's names too.
+        """Ids of everything that carries the pair's tag, but for terminated instances; addresses and IAM's names too.
 
-        Tags outlive terminated instances and deleted volumes: those are left out.
+        Each kind is asked for by itself: tags outlive what they were on.
         """
-        wanted = [{"Name": "key", "Values": [TAG]}, {"Name": "value", "Values": ["nat"]}]
-        gone = {
-            instance["InstanceId"]
-            for reservation in self.ec2.describe_instances()["Reservations"]
-            for instance in reservation["Instances"]
-            if instance["State"]["Name"] == "terminated"
-        }
-        volumes = {volume["VolumeId"] for volume in self.ec2.describe_volumes()["Volumes"]}
-        tagged = {
-            item["ResourceId"]
-            for item in self.ec2.describe_tags(Filters=wanted)["Tags"]
-            if item["ResourceId"] not in gone and (item["ResourceType"] != "volume" or item["ResourceId"] in volumes)
-        }
-        addresses = {item["AllocationId"] for item in self.ec2.describe_addresses()["Addresses"]}
-        roles = {item["RoleName"] for item in self.iam.list_roles()["Roles"]}
-        profiles = {item["InstanceProfileName"] for item in self.iam.list_instance_profiles()["InstanceProfiles"]}
-        return sorted(tagged | addresses | roles | profiles)
+        wanted = [{"Name": f"tag:{TAG}", "Values": ["nat"]}]
+        left = [host["InstanceId"] for host in self.hosts()]
+        for kind, key in TAGGED.items():
+            words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind)
+            left += [item[key] for item in getattr(self.ec2, f"describe{words}")(Filters=wanted)[kind]]
+        left += [item["AllocationId"] for item in self.ec2.describe_addresses()["Addresses"]]
+        left += [item["RoleName"] for item in self.iam.list_roles()["Roles"]]
+        left += [item["InstanceProfileName"] for item in self.iam.list_instance_profiles()["InstanceProfiles"]]
+        return sorted(left)
 
 
 @pytest.fixture(scope="session")

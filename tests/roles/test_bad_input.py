@@ -24,7 +24,7 @@ def assert_refused(site: Site, run: PlaybookRun, mark: int, *sentences: str) -> 
     assert site.writes(mark) == []
 
 
-OFFLINE = {
+OFFLINE: dict[str, tuple[dict[str, Any], str]] = {
     "a name with capitals": ({"provision_name": "NAT"}, "provision_name is NAT: it must begin with a letter"),
     "one host": ({"provision_hosts": [{"name": "a"}]}, "exactly two hosts with different names"),
     "three hosts": ({"provision_hosts": [{"name": name} for name in "abc"]}, "not 3: a, b, c."),
@@ -37,7 +37,7 @@ OFFLINE = {
             "provision_route_table_ids": None,
             "provision_network": {"zone": "eu-west-1a", "cidr": "10.0.0.0/16"},
         },
-        "provision_network lacks public_cidr, private_cidrs.",
+        "provision_network lacks private_cidrs, public_cidr.",
     ),
     "no CIDR": ({"provision_client_cidrs": ["10.0.2.0"]}, "10.0.2.0 is no CIDR: it has no prefix length"),
     "host bits": ({"provision_admin_cidrs": ["192.0.2.50/24"]}, "the network is 192.0.2.0/24."),
