@@ -133,3 +133,41 @@ def test_an_unreadable_kernel_is_no_evidence(wanted: Wanted, monkeypatch: pytest
     for read in (host.look, host.configure, host.tear_down):
         with pytest.raises(host.HostError, match="Cannot allocate memory"):
             read(wanted)
+
+
+class Vanishing:
+    """A kernel whose link goes when it is touched, as when another host detaches the ENI at that moment."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def __enter__(self) -> Vanishing:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def links(self) -> list[Link]:
+        return [Link(3, "ens6", MAC, up=True, carrier=True)]
+
+    def addresses(self) -> list[Address]:
+        return [Address(3, "10.0.1.100", 32)]
+
+    def set_link(self, index: int, up: bool) -> None:
+        raise OSError(self.code, "set_link")
+
+    def delete_address(self, address: Address) -> None:
+        raise OSError(self.code, "delete_address")
+
+
+def test_a_link_that_goes_while_it_is_taken_down_is_no_failed_stop(
+    wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "Netlink", lambda: Vanishing(netlink.errno.ENODEV))
+    assert host.tear_down(wanted)
+
+
+def test_a_link_that_cannot_be_taken_down_is_a_failed_stop(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "Netlink", lambda: Vanishing(netlink.errno.EPERM))
+    with pytest.raises(host.HostError, match="could not be taken down"):
+        host.tear_down(wanted)

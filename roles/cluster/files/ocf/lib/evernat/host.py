@@ -14,7 +14,7 @@ from netlink import Address, Netlink, Route, Rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from netlink import Link
@@ -187,11 +187,11 @@ def tear_down(wanted: Wanted) -> bool:
         with Netlink() as kernel:
             link = find_link(wanted.mac, kernel.links()) if wanted.mac else None
             if link is not None and link.up:
-                kernel.set_link(link.index, up=False)
+                _unless_gone(kernel.set_link, link.index, up=False)
                 changed = True
             for address in kernel.addresses():
                 if address.ip == wanted.ip or (link is not None and address.index == link.index):
-                    _ignore_gone(kernel, address)
+                    _unless_gone(kernel.delete_address, address)
                     changed = True
     except OSError as error:
         raise HostError(f"the link with the MAC {wanted.mac} could not be taken down: {error}") from error
@@ -236,12 +236,6 @@ def read_primary(eni_mac: str | None) -> Primary | None:
         return primary(kernel.links(), kernel.addresses(), kernel.routes(netlink.MAIN_TABLE), eni_mac)
 
 
-def has_link(mac: str) -> bool:
-    """Whether the ENI is on this host. Raises OSError."""
-    with Netlink() as kernel:
-        return find_link(mac, kernel.links()) is not None
-
-
 def _rules(wanted: Wanted, link: str | None) -> list[Rule]:
     """From the ENI's address, for what this host itself answers; and by link, for what is forwarded."""
     rules = [Rule(wanted.table, wanted.priority, source=wanted.ip)]
@@ -264,9 +258,10 @@ def _is_our_default(route: Route, link: Link, wanted: Wanted) -> bool:
     return route.prefix == 0 and route.kind == netlink.RTN_UNICAST and here
 
 
-def _ignore_gone(kernel: Netlink, address: Address) -> None:
+def _unless_gone(change: Callable[..., None], *arguments: object, **options: object) -> None:
+    """Make a change; no error if its object has gone: another host may detach the ENI, and its link, at this moment."""
     try:
-        kernel.delete_address(address)
+        change(*arguments, **options)
     except OSError as error:
         if error.errno not in (netlink.errno.EADDRNOTAVAIL, netlink.errno.ENODEV):
             raise
