@@ -130,6 +130,43 @@ def test_a_write_that_hangs_is_ended(updates: Updates, log: Recorder) -> None:
     assert attribute.written is None
 
 
+@pytest.mark.parametrize("code", [None, 1])
+def test_a_write_of_unknown_fate_is_made_good_though_the_verdict_went_back(
+    updates: Updates, log: Recorder, code: int | None
+) -> None:
+    """Pacemaker may have heard the 1: it would stay for ever if 0 were taken for written."""
+    attribute, now = attribute_of(log)
+    attribute.set(watcher.Verdict(0, "so"))
+    attribute.work()
+    attribute.work()
+    updates.code = code
+    attribute.set(watcher.Verdict(1, "not so"))
+    attribute.work()
+    attribute.set(watcher.Verdict(0, "so"))
+    updates.code = 0
+    for _unused in range(30):
+        now[0] += 0.25
+        attribute.work()
+    assert [child.command[-1] for child in updates.children] == ["0", "1", "0"]
+    assert attribute.written == 0
+
+
+def test_the_heartbeat_tells_no_value_while_one_is_being_written(updates: Updates, log: Recorder) -> None:
+    """The monitor would take what Pacemaker has just heard for a loss, and write the old value over it."""
+    attribute, _unused = attribute_of(log)
+    attribute.set(watcher.Verdict(1, "so"))
+    attribute.work()
+    attribute.work()
+    assert attribute.settled == 1
+    updates.code = None
+    attribute.set(watcher.Verdict(0, "not so"))
+    attribute.work()
+    assert attribute.settled is None
+    updates.children[-1].code = 0
+    attribute.work()
+    assert attribute.settled == 0
+
+
 def test_a_verdict_that_changed_meanwhile_is_written_next(updates: Updates, log: Recorder) -> None:
     attribute, _unused = attribute_of(log)
     updates.code = None

@@ -32,7 +32,7 @@ _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 class Beat:
-    """The heartbeat: when (monotonic seconds), and the attribute's value as it was written last."""
+    """The heartbeat: when (monotonic seconds), and the attribute's value; None while it is not settled."""
 
     def __init__(self, at: float, value: int | None) -> None:
         self.at = at

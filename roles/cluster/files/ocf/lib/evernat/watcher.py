@@ -122,6 +122,11 @@ class Attribute:
         self._not_before = 0.0
         self._complained = False
 
+    @property
+    def settled(self) -> int | None:
+        """The value that Pacemaker has; None while it is being written, or where the fate of a write is not known."""
+        return self.written if self._child is None else None
+
     def set(self, verdict: Verdict) -> None:
         self._verdict = verdict
 
@@ -160,6 +165,7 @@ class Attribute:
         code = child.poll()
         if code is None and self._now() < self._child_until:
             return
+        self.written = None  # until it has ended well, Pacemaker may have either value
         if code is None:
             self.close()
             self._complain(f"attrd_updater did not end within {UPDATE_SECONDS:.0f} s")
@@ -186,7 +192,7 @@ def update_command(name: str, value: int) -> list[str]:
 
 
 class Watcher:
-    """Observes, judges, writes. `beat` is called once a round with the attribute's value as written (None: not yet)."""
+    """Observes, judges, writes. `beat` is called once a round with the attribute's value, None if it is not settled."""
 
     def __init__(
         self,
@@ -216,7 +222,7 @@ class Watcher:
         due = time.monotonic()
         while not self.stopping:
             self.round(due + self.interval)
-            self.beat(self.attribute.written)
+            self.beat(self.attribute.settled)
             # After a freeze the rounds that were missed are not made up for.
             due = max(due + self.interval, time.monotonic())
         self.attribute.close()
