@@ -19,8 +19,8 @@ from typing import Any
 
 from lab.cluster import state_of
 from lab.hosts.errors import HostError
-from lab.lab import OUT, Delays, Lab, LabSettings
-from lab.operator import BUNDLE, PlaybookRun, install_collection
+from lab.lab import OUT, Delays, Lab, LabError, LabSettings
+from lab.operator import BUNDLE, PlaybookFailed, PlaybookRun, install_collection
 from lab.report import Lane, Phase, Timeline, table, timeline_svg
 from lab.takeover import StartRecord, phases_after, starts_in
 from lab.vpc.record import Record
@@ -62,7 +62,7 @@ class Takeover:
         """The first lost probe and the first answer after it, in seconds after the fault."""
         (outage, *_rest) = self.record.since(self.fault)
         if outage.end is None:
-            raise RuntimeError("traffic did not come back")
+            raise LabError("traffic did not come back")
         return outage.start - self.fault, outage.end - self.fault
 
     @property
@@ -128,7 +128,7 @@ def bring_back(lab: Lab, instance_id: str, progress: Progress) -> None:
         except HostError as error:
             seen = str(error)
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the pair was not whole again after {REJOIN_LIMIT:g} s; last seen: {seen}")
+            raise LabError(f"the pair was not whole again after {REJOIN_LIMIT:g} s; last seen: {seen}")
         time.sleep(0.5)
 
 
@@ -267,7 +267,10 @@ def main() -> None:
         delays=Delays(options.api, options.detach, options.attach, options.link),
         dead_detach=options.dead_detach,
     )
-    sys.exit(run(settings, OUT, options.runs))
+    try:
+        sys.exit(run(settings, OUT, options.runs))
+    except (LabError, PlaybookFailed, TrafficError) as error:
+        sys.exit(f"the demo failed: {error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ with Lab(LabSettings(name="demo")) as lab:
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
 import logging
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import boto3
 
@@ -96,6 +97,7 @@ class Lab:
         self.hosts: dict[str, Host] = {}
         self.frozen: set[str] = set()
         self._check_ip: Listener | None = None
+        self._lock: IO[str] | None = None
 
     def __enter__(self) -> Lab:
         try:
@@ -112,6 +114,7 @@ class Lab:
 
     def up(self) -> None:
         """Make everything but the pair. What a killed run of the same name left is removed first."""
+        self._claim()
         purge(self.settings.name)
         self.state.mkdir(parents=True, mode=0o700)
         image.ensure(self.settings.release)
@@ -130,8 +133,21 @@ class Lab:
         )
         self.pair_file = self._write_pair_file()
 
+    def _claim(self) -> None:
+        """Take the lab's name for this process: a second lab of that name would purge this one."""
+        RUN.mkdir(parents=True, exist_ok=True)
+        claim = (RUN / f"{self.settings.name}.lock").open("a")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            claim.close()
+            raise LabError(f"a lab called {self.settings.name} is running already: end it, or wait for it") from None
+        self._lock = claim
+
     def down(self) -> None:
         """Remove everything: hosts, namespaces, state."""
+        if self._lock is None:
+            return
         for host in self.hosts.values():
             host.destroy()
         self.hosts.clear()
@@ -140,6 +156,9 @@ class Lab:
         self.aws.close()
         self.fabric.down()
         purge(self.settings.name)
+        (RUN / f"{self.settings.name}.lock").unlink()
+        self._lock.close()
+        self._lock = None
 
     # -- what the operator works with
 
