@@ -12,6 +12,7 @@ import time
 from typing import Any, Callable
 
 import ec2
+import ocf
 import pytest
 from _eni_move import ApiError
 
@@ -275,7 +276,7 @@ def test_the_instance_id_comes_from_dmi_or_metadata(tmp_path: Any) -> None:
     ],
 )
 def test_the_regions_own_endpoint(region: str, url: str) -> None:
-    assert ec2.default_endpoint(region) == url
+    assert ocf.ec2_endpoint(region) == url
 
 
 class LoopbackServer:

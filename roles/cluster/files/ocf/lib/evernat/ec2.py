@@ -337,11 +337,6 @@ def sign(
     return headers
 
 
-def default_endpoint(region: str) -> str:
-    """The region's own endpoint."""
-    return f"https://ec2.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
-
-
 def _attach_parameters(interface_id: str, instance_id: str, device_index: int) -> dict[str, str]:
     return {
         "Action": "AttachNetworkInterface",

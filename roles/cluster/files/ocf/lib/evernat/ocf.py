@@ -377,6 +377,11 @@ def region(text: str) -> str:
     return text
 
 
+def ec2_endpoint(region: str) -> str:
+    """URL of the region's own EC2 API."""
+    return f"https://ec2.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
+
+
 def http_url(text: str) -> str:
     scheme, _unused, rest = text.partition("://")
     if scheme not in ("http", "https") or not rest or any(char.isspace() or char in '"@' for char in rest):

@@ -54,7 +54,7 @@ class Tools:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         metadata = ec2.Metadata()
-        endpoint = settings["endpoint"] or ec2.default_endpoint(str(settings["region"]))
+        endpoint = settings["endpoint"] or ocf.ec2_endpoint(str(settings["region"]))
         self.client: Client = ec2.Ec2(
             str(settings["region"]), ec2.HttpServer(endpoint, "the EC2 endpoint"), metadata.credentials
         )

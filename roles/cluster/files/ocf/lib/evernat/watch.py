@@ -254,8 +254,7 @@ def _run_daemon(call: Call, path: str) -> None:
 
 def endpoint_address(settings: Mapping[str, Any]) -> tuple[str, int]:
     """Name and port of the EC2 endpoint."""
-    region = settings["region"]
-    url = settings["endpoint"] or f"https://ec2.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
+    url = settings["endpoint"] or ocf.ec2_endpoint(settings["region"])
     scheme, _unused, rest = url.partition("://")
     name, _unused, port = rest.partition("/")[0].partition(":")
     return name, int(port) if port else 443 if scheme == "https" else 80
