@@ -17,10 +17,10 @@ def main(url: str, source: str) -> int:
     kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
     connection = kind(target.hostname or "", target.port, timeout=TIMEOUT, source_address=(source, 0))
     try:
-        connection.request("GET", target.path or "/")
+        connection.request("GET", target._replace(scheme="", netloc="", path=target.path or "/", fragment="").geturl())
         answer = connection.getresponse()
         body = answer.read(1024).decode(errors="replace")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         print(f"no answer from {url} to {source}: {error}", file=sys.stderr)
         return 1
     if answer.status != 200:
