@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Site
+from emulated_site import Site
 
 from lab.operator import PlaybookRun
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import TAG, Site
+from emulated_site import TAG, Site
 
 from lab.aws import ACCOUNT_ID, Fault
 
