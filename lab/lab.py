@@ -148,17 +148,19 @@ class Lab:
         """Remove everything: hosts, namespaces, state."""
         if self._lock is None:
             return
-        for host in self.hosts.values():
-            host.destroy()
-        self.hosts.clear()
-        if self._check_ip is not None:
-            self._check_ip.stop()
-        self.aws.close()
-        self.fabric.down()
-        purge(self.settings.name)
-        (RUN / f"{self.settings.name}.lock").unlink()
-        self._lock.close()
-        self._lock = None
+        try:
+            if self._check_ip is not None:
+                self._check_ip.stop()
+            self.aws.close()  # first: its threads boot and plug
+            for host in list(self.hosts.values()):
+                host.destroy()
+        finally:
+            self.hosts.clear()
+            self.fabric.down()
+            purge(self.settings.name)
+            (RUN / f"{self.settings.name}.lock").unlink()
+            self._lock.close()
+            self._lock = None
 
     # -- what the operator works with
 
@@ -272,6 +274,7 @@ class Lab:
         moment = time.monotonic()
         self.fabric.power_cut(instance_id)
         self.hosts[instance_id].power_cut()
+        self.frozen.discard(instance_id)
         return moment
 
     def power_on(self, instance_id: str) -> None:
@@ -352,7 +355,8 @@ class _Realiser(Hooks):
 
         def plug() -> None:
             with self._lock:
-                if self._plugged.get(interface.id) == attachment:
+                # By now it may be detached again, or the host terminated.
+                if self._plugged.get(interface.id) == attachment and instance_id in self._lab.hosts:
                     self._lab.fabric.plug(interface_of(interface), instance_id, link_name(device_index))
 
         _later(self._lab.settings.delays.link, plug)

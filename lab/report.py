@@ -93,6 +93,8 @@ def timeline_svg(line: Timeline) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"',
         ' font-family="DejaVu Sans, Verdana, sans-serif" font-size="13">',
+        "<!-- SPDX-FileCopyrightText: evernat.aws contributors -->",
+        "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->",
         _bar(0, 0, WIDTH, height, "white"),
         _text(20, 28, line.title, font_size="18", font_weight="bold"),
         _text(20, 50, line.subtitle, fill=MUTED),

@@ -74,3 +74,19 @@ def test_planned_move(pair: Pair, way: str) -> None:
         pair.run(before, "systemctl", "start", "pacemaker", timeout=120)
     assert moves == [moved_to]
     assert len(record.outages) == 1
+
+
+def test_a_holder_cut_off_from_everything_loses_it_once(pair: Pair) -> None:
+    """Nobody can ask it. When it is back it finds the interface gone, and leaves it where it is."""
+    before = pair.holder
+    with pair.moves() as moves, pair.traffic() as traffic:
+        cut = time.monotonic()
+        pair.lab.fabric.isolate(before)
+        flowing = traffic.wait_until_flowing(cut + LIMIT, since=cut + 1)
+        while time.monotonic() < cut + 20:
+            time.sleep(0.5)
+        pair.lab.fabric.heal()
+        pair.wait_sound()
+        record = traffic.stop()
+    assert moves == [pair.lab.peer(before)]
+    assert [outage for outage in record.outages if outage.start > flowing] == []
