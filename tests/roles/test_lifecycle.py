@@ -196,3 +196,18 @@ def test_a_network_of_its_own_is_made_once_and_removed(site: Site) -> None:
     assert again.changed == 0, again.changed_tasks()
     site.play("evernat.aws.teardown", **OWN_NETWORK, **key)
     assert site.left_of_pair() == []
+
+
+def test_a_gateway_that_was_never_attached_is_used_by_the_next_run_and_removed(site: Site) -> None:
+    key = {"provision_key_name": None, "provision_public_key": site.public_key.strip()}
+    site.aws.faults.add(Fault("error", action="AttachInternetGateway", code="UnauthorizedOperation"))
+    try:
+        for _ in range(2):
+            assert site.provision(check=False, **OWN_NETWORK, **key).rc != 0
+    finally:
+        site.aws.faults.clear()
+    assert [item.partition("-")[0] for item in site.left_of_pair()] == ["igw", "vpc"]
+    site.play("evernat.aws.teardown", **OWN_NETWORK, **key)
+    assert site.left_of_pair() == []
+    again = site.play("evernat.aws.teardown", **OWN_NETWORK, **key)
+    assert again.changed == 0, again.changed_tasks()
