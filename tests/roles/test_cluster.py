@@ -79,3 +79,10 @@ def test_verify_says_when_a_cut_ring_would_move_the_interface(play: Play) -> Non
         assert f"{host}: the node attribute barred must be {barred} where nat-a serves the interface" in words(run)
     assert "let the echo request (ICMP type 8) pass between the hosts' primary addresses and 10.0.1.100" in words(run)
     assert "Last seen: no such attribute" in words(run)
+
+
+@pytest.mark.parametrize("key", ["", "Key7" * 64])
+def test_a_good_authkey_is_taken_and_not_shown(play: Play, key: str) -> None:
+    run = play("input", {}, cluster_authkey=key)
+    assert run.rc == 0, run.output
+    assert "Key7Key7" not in run.output
