@@ -24,6 +24,18 @@ def assert_refused(site: Site, run: PlaybookRun, mark: int, *sentences: str) -> 
     assert site.writes(mark) == []
 
 
+def own_network(**changes: Any) -> dict[str, Any]:
+    """A network to make, sound but for the changes."""
+    network = {
+        "zone": "eu-west-1a",
+        "cidr": "10.7.0.0/16",
+        "public_cidr": "10.7.1.0/24",
+        "private_cidrs": ["10.7.2.0/24", "10.7.3.0/24"],
+    }
+    nothing = dict.fromkeys(("provision_vpc_id", "provision_subnet_id", "provision_route_table_ids"))
+    return {**nothing, "provision_eni_ip": "10.7.1.100", "provision_network": {**network, **changes}}
+
+
 OFFLINE: dict[str, tuple[dict[str, Any], str]] = {
     "a name with capitals": ({"provision_name": "NAT"}, "provision_name is NAT: it must begin with a letter"),
     "one host": ({"provision_hosts": [{"name": "a"}]}, "exactly two hosts with different names"),
@@ -38,6 +50,22 @@ OFFLINE: dict[str, tuple[dict[str, Any], str]] = {
             "provision_network": {"zone": "eu-west-1a", "cidr": "10.0.0.0/16"},
         },
         "provision_network lacks private_cidrs, public_cidr.",
+    ),
+    "a public subnet outside of the VPC": (
+        own_network(public_cidr="10.8.1.0/24"),
+        "provision_network: the subnet 10.8.1.0/24 is outside of 10.7.0.0/16: give a part of 10.7.0.0/16.",
+    ),
+    "a private subnet outside of the VPC": (
+        own_network(private_cidrs=["10.7.2.0/24", "10.0.2.0/24"]),
+        "provision_network: the subnet 10.0.2.0/24 is outside of 10.7.0.0/16",
+    ),
+    "a private subnet in the public one": (
+        own_network(private_cidrs=["10.7.1.128/25"]),
+        "provision_network: the subnet 10.7.1.128/25 overlaps 10.7.1.0/24: give a CIDR of its own to each.",
+    ),
+    "private subnets that overlap": (
+        own_network(private_cidrs=["10.7.2.0/24", "10.7.2.0/23"]),
+        "provision_network: the subnet 10.7.2.0/23 overlaps 10.7.2.0/24",
     ),
     "no CIDR": ({"provision_client_cidrs": ["10.0.2.0"]}, "10.0.2.0 is no CIDR: it has no prefix length"),
     "host bits": ({"provision_admin_cidrs": ["192.0.2.50/24"]}, "the network is 192.0.2.0/24."),
@@ -55,11 +83,21 @@ def test_is_refused_without_a_call(site: Site, case: str) -> None:
     assert site.aws.calls.since(mark) == []
 
 
-@pytest.mark.parametrize("name", ["evernat.aws.site"])
-def test_an_authkey_of_the_wrong_length_is_refused_first(site: Site, name: str) -> None:
+AUTHKEYS = {
+    "too short": ("Key7" * 32, "cluster_authkey has 128 characters, 0 of them not printable ASCII"),
+    "a line's end": ("Key7" * 63 + "Key\n", "cluster_authkey has 256 characters, 1 of them not printable ASCII"),
+    "a line's end too many": ("Key7" * 64 + "\n", "cluster_authkey has 257 characters, 1 of them not printable ASCII"),
+    "umlauts": ("Key7" * 63 + "äöüß", "cluster_authkey has 256 characters, 4 of them not printable ASCII"),
+}
+
+
+@pytest.mark.parametrize("case", AUTHKEYS)
+def test_a_bad_authkey_is_refused_first_and_not_shown(site: Site, case: str) -> None:
+    key, sentence = AUTHKEYS[case]
     mark = site.aws.calls.mark()
-    run = site.play(name, check=False, cluster_authkey="x" * 128)
-    assert_refused(site, run, mark, "cluster_authkey has 128 characters; it must have exactly 256")
+    run = site.play("evernat.aws.site", check=False, cluster_authkey=key)
+    assert_refused(site, run, mark, sentence, "it must have exactly 256, all of them printable ASCII.")
+    assert "Key7Key7" not in run.output
     assert site.aws.calls.since(mark) == []
 
 
@@ -117,6 +155,10 @@ ACCOUNT: dict[str, tuple[Changes, str]] = {
     "subnet of another VPC": (other_vpc, "(provision_vpc_id)."),
     "unknown subnet": (fixed(provision_subnet_id="subnet-0123456789abcdef0"), "There is no subnet subnet-0"),
     "two zones": (other_zone, "The subnets are not in one availability zone"),
+    "unknown zone": (
+        fixed(**own_network(zone="eu-west-1z")),
+        "There is no availability zone eu-west-1z (provision_network.zone) in eu-west-1; choose one of eu-west-1a,",
+    ),
     "unknown route table": (
         fixed(provision_route_table_ids=["rtb-0123456789abcdef0"]),
         "There is no route table rtb-0",

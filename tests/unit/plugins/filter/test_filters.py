@@ -53,3 +53,18 @@ def test_an_address_that_it_cannot_give_is_told_in_one_sentence(address: str, pa
 def test_without_a_subnet_only_the_form_is_judged() -> None:
     assert address_problem("10.0.1.0") == ""
     assert address_problem("ten") != ""
+
+
+@pytest.mark.parametrize(
+    ("text", "within", "apart_from", "problem"),
+    [
+        ("10.0.2.0/24", "10.0.0.0/16", ["10.0.1.0/24"], ""),
+        ("10.0.0.0/16", "10.0.0.0/16", [], ""),
+        ("10.0.0.0/15", "10.0.0.0/16", [], "10.0.0.0/15 is outside of 10.0.0.0/16: give a part of 10.0.0.0/16."),
+        ("10.1.0.0/24", "10.0.0.0/16", [], "10.1.0.0/24 is outside of 10.0.0.0/16: give a part of 10.0.0.0/16."),
+        ("10.0.1.0/25", "", ["10.0.1.0/24"], "10.0.1.0/25 overlaps 10.0.1.0/24: give a CIDR of its own to each."),
+        ("10.0.1.0", "10.0.0.0/16", [], "10.0.1.0 is no CIDR: it has no prefix length, as in 10.0.2.0/24."),
+    ],
+)
+def test_a_cidr_has_its_place(text: str, within: str, apart_from: list[str], problem: str) -> None:
+    assert cidr_problem(text, within, apart_from) == problem
