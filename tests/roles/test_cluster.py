@@ -86,3 +86,23 @@ def test_a_good_authkey_is_taken_and_not_shown(play: Play, key: str) -> None:
     run = play("input", {}, cluster_authkey=key)
     assert run.rc == 0, run.output
     assert "Key7Key7" not in run.output
+
+
+END = "crm_attribute --type crm_config --name maintenance-mode --delete"
+
+
+def test_verify_says_how_to_end_a_maintenance_mode_that_was_left_on(play: Play) -> None:
+    run = play("verify", {**SOUND, "crm_attribute": "echo true"})
+    assert run.rc != 0
+    assert f"end that mode with: {END}. Last seen: true" in words(run)
+
+
+@pytest.mark.parametrize(("partition", "ended"), [("nat-a nat-b", True), ("nat-a", False)])
+def test_a_change_of_key_that_fails_ends_the_maintenance_mode_where_that_is_safe(
+    play: Play, tmp_path: Path, partition: str, ended: bool
+) -> None:
+    commands = {"crm_attribute": "exit 0", "systemctl": "exit 1", "crm_node": f"echo {partition}"}
+    run = play("rekey", commands)
+    assert run.rc != 0
+    assert (END in (tmp_path / "calls").read_text()) is ended
+    assert (f"end it with: {END}" in words(run)) is not ended
