@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import socket
 import ssl
 import threading
@@ -15,7 +13,8 @@ from typing import Any
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import ThreadedWSGIServer
 
-CLONE_NEWNET = 0x40000000
+from lab.netns import enter
+
 HANDSHAKE_TIMEOUT = 10.0
 
 
@@ -23,22 +22,7 @@ def bound_socket(host: str, port: int, netns: str | None = None) -> socket.socke
     """A listening TCP socket. A socket belongs to the namespace it was made in, wherever it is used later."""
     if netns is None:
         return _bound(host, port)
-    result: list[socket.socket] = []
-    errors: list[BaseException] = []
-
-    def inside() -> None:
-        try:
-            _enter(netns)  # this thread only; it ends here
-            result.append(_bound(host, port))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=inside, name=f"lab-aws-netns-{netns}")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return result[0]
+    return enter(netns, lambda: _bound(host, port))
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -51,18 +35,6 @@ def _bound(host: str, port: int) -> socket.socket:
         sock.close()
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     return sock
-
-
-def _enter(netns: str) -> None:
-    """Move the calling thread into a namespace of `ip netns` (os.setns came with Python 3.12)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(descriptor, CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"setns to {netns}: {os.strerror(number)}")
-    finally:
-        os.close(descriptor)
 
 
 class _Handler(MotoRequestHandler):

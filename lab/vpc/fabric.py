@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import TracebackType
 
+from lab import netns
 from lab.vpc import namespaces, rules
 from lab.vpc.faults import PARTNERS, Cut, Fault, Isolation, Links, faults_ruleset
 from lab.vpc.network import Ingress, Interface, Network, SecurityGroup
@@ -437,7 +438,7 @@ class Fabric:
 
     def _remove_links(self, plugs: Iterable[Plug]) -> None:
         # A link that is gone already went with its host's namespace.
-        present = namespaces.enter(self.vpc_netns, _device_names)
+        present = netns.enter(self.vpc_netns, _device_names)
         namespaces.ip(self.vpc_netns, [f"link del {_device(plug)}" for plug in plugs if _device(plug) in present])
 
 

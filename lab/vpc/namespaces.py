@@ -1,25 +1,20 @@
 # SPDX-FileCopyrightText: evernat.aws contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Named network namespaces: make, list, delete, enter; and the batch tools `ip` and `nft` inside them."""
+"""Named network namespaces: make, list, delete; and the batch tools `ip` and `nft` inside them."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
-FOLDER = Path("/run/netns")
-CLONE_NEWNET = 0x40000000
+from lab.netns import FOLDER, enter
+
 COMMAND_SECONDS = 20.0  # ip and nft answer in milliseconds; this bounds a hung one
-
-T = TypeVar("T")
 
 
 class NamespaceError(Exception):
@@ -61,26 +56,6 @@ def nft(namespace: str, ruleset: str) -> None:
     _run(["ip", "netns", "exec", namespace, "nft", "-f", "-"], ruleset)
 
 
-def enter(namespace: str, function: Callable[[], T]) -> T:
-    """Call `function` in a thread of its own inside the namespace, and return what it returned."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            _set_namespace(namespace)
-            outcome.append(function())
-        except BaseException as error:  # handed to the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name=f"netns-{namespace}")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
 def sysctl(namespace: str, values: Mapping[str, int]) -> None:
     """Write values below /proc/sys/net, which shows the namespace of the task that looks."""
 
@@ -115,14 +90,6 @@ def kill_processes(namespaces: Iterable[str], seconds: float = 5.0) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-
-
-def _set_namespace(namespace: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-    with path(namespace).open() as handle:
-        if libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise NamespaceError(f"cannot enter the network namespace {namespace}: {os.strerror(number)}")
 
 
 def _run(argv: list[str], text: str) -> None:

@@ -5,23 +5,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 
 import pytest
-from conformance import Account, account, refused
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Account]:
-    with account() as made:
-        yield made
-
-
-@pytest.fixture
-def aws(server: Account) -> Account:
-    server.fill()
-    return server
-
+from conformance import Account, refused
 
 # address, EC2's code, its message, the source
 BAD_ADDRESSES = [

@@ -5,24 +5,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from conformance import ERRORS, UNCONFIRMED, Account, account, refused
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Account]:
-    with account() as made:
-        yield made
-
-
-@pytest.fixture
-def aws(server: Account) -> Account:
-    server.fill()
-    return server
+from conformance import ERRORS, UNCONFIRMED, Account, refused
 
 
 def in_use(aws: Account) -> None:

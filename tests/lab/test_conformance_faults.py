@@ -22,24 +22,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
-from conformance import Account, account, refused
+from conformance import Account, refused
 
 from lab.aws import Call, CallLog, Fault
 from lab.aws.tls import make_ca, make_cert, server_context
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Account]:
-    with account() as made:
-        yield made
-
-
-@pytest.fixture
-def aws(server: Account) -> Account:
-    server.fill()
-    return server
 
 
 @pytest.mark.parametrize(

@@ -5,26 +5,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conformance import ERRORS, UNCONFIRMED, Account, account, refused
+from conformance import ERRORS, UNCONFIRMED, Account, refused
 
 from lab.aws import DEBIAN_12_AMI, DEBIAN_13_AMI, DEBIAN_OWNER_ID
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Account]:
-    with account() as made:
-        yield made
-
-
-@pytest.fixture
-def aws(server: Account) -> Account:
-    server.fill()
-    return server
-
 
 # parameters of RunInstances, EC2's code, its message, the source
 BAD_LAUNCHES: list[tuple[dict[str, Any], str, str, str]] = [

@@ -4,23 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conformance import ERRORS, UNCONFIRMED, Account, account, refused
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Account]:
-    with account() as made:
-        yield made
-
-
-@pytest.fixture
-def aws(server: Account) -> Account:
-    server.fill()
-    return server
+from conformance import ERRORS, UNCONFIRMED, Account, refused
 
 
 def table(aws: Account) -> str:

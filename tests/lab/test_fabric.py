@@ -40,6 +40,7 @@ from vpc_picture import (
     with_pair,
 )
 
+from lab import netns
 from lab.vpc import namespaces, rules
 from lab.vpc.fabric import METADATA_ADDRESS, OPERATOR_ADDRESS, SERVER_ADDRESSES, Fabric, FabricError
 from lab.vpc.network import Ingress, Route, RouteTable, SecurityGroup
@@ -224,7 +225,7 @@ def _download(fabric: Fabric, size: int) -> bool:
     """Whether the client gets what a server in the internet sends."""
     content = os.urandom(size)
     server = serve_once(fabric.internet_netns, SERVER, 8080, lambda peer: peer.sendall(content))
-    with namespaces.enter(fabric.namespace("client"), socket.socket) as asker:
+    with netns.enter(fabric.namespace("client"), socket.socket) as asker:
         asker.settimeout(5)
         asker.connect((SERVER, 8080))
         received = hashlib.sha256()
@@ -252,7 +253,7 @@ def test_metadata_is_for_hosts_and_knows_them_by_their_address(fabric: Fabric) -
 
     for key in ("a", "b"):
         server = serve_once(fabric.vpc_netns, METADATA_ADDRESS, 80, answer)
-        with namespaces.enter(fabric.namespace(key), socket.socket) as asker:
+        with netns.enter(fabric.namespace(key), socket.socket) as asker:
             asker.settimeout(2)
             asker.connect((METADATA_ADDRESS, 80))
             assert asker.recv(10) == b"hello"

@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Callable
 from contextlib import suppress
 
+from lab import netns
 from lab.vpc import namespaces
 from lab.vpc.fabric import Fabric
 from lab.vpc.network import Ingress, Interface, Network, Route, RouteTable, SecurityGroup, Subnet
@@ -120,7 +121,7 @@ def udp(namespace: str, address: str = "", port: int = 0) -> socket.socket:
         made.bind((address, port))
         return made
 
-    return namespaces.enter(namespace, make)
+    return netns.enter(namespace, make)
 
 
 def ask(
@@ -161,7 +162,7 @@ def connects(namespace: str, address: str, port: int, seconds: float = ANSWER_SE
     def make() -> socket.socket:
         return socket.socket()
 
-    with namespaces.enter(namespace, make) as asker:
+    with netns.enter(namespace, make) as asker:
         asker.settimeout(seconds)
         try:
             asker.connect((address, port))
@@ -210,7 +211,7 @@ def serve_once(namespace: str, address: str, port: int, work: Callable[[socket.s
     def make() -> socket.socket:
         return socket.create_server((address, port))
 
-    listener = namespaces.enter(namespace, make)
+    listener = netns.enter(namespace, make)
     listener.settimeout(5)
 
     def serve() -> None:
@@ -231,7 +232,7 @@ def checksums_in_software(namespace: str, link: str) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, siocethtool, struct.pack("16sP", link.encode(), value.buffer_info()[0]))
 
-    namespaces.enter(namespace, switch)
+    netns.enter(namespace, switch)
 
 
 def output(namespace: str, *argv: str) -> str:
