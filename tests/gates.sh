@@ -57,12 +57,23 @@ oldest_python() {
   this_python
 }
 
+# Every file but the licence itself says whose it is and under which licence.
+say_licence() {
+  local bare
+  bare=$(git ls-files ':!COPYING' ':!LICENSES' | while IFS= read -r file; do
+    if [ -f "$file" ] && ! grep -q SPDX-License-Identifier "$file"; then echo "$file"; fi
+  done)
+  [ -z "$bare" ] || { say "no SPDX lines: $bare"; return 1; }
+  echo "every file has its SPDX lines"
+}
+
 gate_lint() {
   local failed=() scripts agent=roles/cluster/files/ocf/lib/evernat
   check() {
     printf '%s: ' "$1"
     "${@:2}" || failed+=("$1")
   }
+  check licence say_licence
   check ruff "$VENV/bin/ruff" check --no-cache --output-format concise .
   check mypy "$VENV/bin/mypy" plugins/module_utils lab
   # The agent's files lie side by side on a host, the engine among them.
