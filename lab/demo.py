@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -267,6 +268,7 @@ def main() -> None:
         delays=Delays(options.api, options.detach, options.attach, options.link),
         dead_detach=options.dead_detach,
     )
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("the demo was told to stop"))  # and cleans up
     try:
         sys.exit(run(settings, OUT, options.runs))
     except (LabError, PlaybookFailed, TrafficError) as error:
