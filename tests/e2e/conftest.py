@@ -17,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="wait for minutes where the issue asks for minutes")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a lab of their own come first: a process holds one emulated AWS at a time."""
+    items.sort(key=lambda item: "built" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def broken_for(pytestconfig: pytest.Config) -> float:
     """Seconds for which the API stays of no use."""

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import secrets
+
 from pair import Pair
 
+from lab.operator import PlaybookRun
 
-def run(pair: Pair, playbook: str, *arguments: str, check: bool = True):  # type: ignore[no-untyped-def]
-    return pair.lab.operator.playbook(
-        f"evernat.aws.{playbook}", "-e", f"@{pair.lab.pair_file}", *arguments, check=check
-    )
+
+def run(pair: Pair, playbook: str, *arguments: str, check: bool = True) -> PlaybookRun:
+    variables = ("-e", f"@{pair.lab.pair_file}")
+    return pair.lab.operator.playbook(f"evernat.aws.{playbook}", *variables, *arguments, check=check)
 
 
 def writes(pair: Pair, mark: int) -> list[str]:
@@ -61,3 +64,19 @@ def test_secrets_are_in_no_output_and_readable_by_nobody_else(pair: Pair) -> Non
         log = pair.run(instance_id, "journalctl", "--boot", "--no-pager")
         assert "X-Amz-Security-Token" not in log
         assert "ASIA" not in log
+
+
+def test_new_settings_and_a_new_key_disturb_nobody(pair: Pair) -> None:
+    """A push to a pair that serves: Corosync is restarted for the key, and told of the token."""
+    before = pair.run(pair.holder, "sha256sum", "/etc/corosync/authkey")
+    with pair.moves() as moves, pair.traffic() as traffic:
+        pushed = run(pair, "site", "-e", "cluster_token=1500", "-e", f"cluster_authkey={secrets.token_hex(128)}")
+        pair.wait_sound()
+        record = traffic.stop()
+    assert pushed.changed > 0
+    assert pair.run(pair.holder, "sha256sum", "/etc/corosync/authkey") != before
+    for instance_id in pair.lab.pair():
+        assert "= 1500" in pair.run(instance_id, "corosync-cmapctl", "runtime.config.totem.token")
+    assert moves == []
+    assert record.lost == 0, f"{record.lost} of {record.sent} packets were lost"
+    run(pair, "site")  # as the other tests expect it; the key stays

@@ -97,11 +97,12 @@ def test_verify_says_how_to_end_a_maintenance_mode_that_was_left_on(play: Play) 
     assert f"end that mode with: {END}. Last seen: true" in words(run)
 
 
-@pytest.mark.parametrize(("partition", "ended"), [("nat-a nat-b", True), ("nat-a", False)])
+@pytest.mark.parametrize(("joined", "ended"), [(["nat-a", "nat-b"], True), (["nat-a"], False)])
 def test_a_change_of_key_that_fails_ends_the_maintenance_mode_where_that_is_safe(
-    play: Play, tmp_path: Path, partition: str, ended: bool
+    play: Play, tmp_path: Path, joined: list[str], ended: bool
 ) -> None:
-    commands = {"crm_attribute": "exit 0", "systemctl": "exit 1", "crm_node": f"echo {partition}"}
+    nodes = "".join(f'<node name="{name}" id="1" online="true" standby="false" pending="false"/>' for name in joined)
+    commands = {"crm_attribute": "exit 0", "systemctl": "exit 1", "crm_mon": f"echo '{nodes}'"}
     run = play("rekey", commands)
     assert run.rc != 0
     assert (END in (tmp_path / "calls").read_text()) is ended
