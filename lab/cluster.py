@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.hosts.errors import HostError
 from lab.hosts.host import Host
+from lab.hosts.wait import wait_until
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,25 @@ class ClusterState:
 def state_of(host: Host) -> ClusterState:
     """Ask a host. Raises HostError if it is off or its Pacemaker does not answer."""
     return parse(crm_mon(host))
+
+
+def told_by(host: Host) -> str:
+    """What a host's Pacemaker says, or why it says nothing."""
+    try:
+        return str(state_of(host))
+    except HostError as error:
+        return str(error)
+
+
+def wait_for(what: str, holds: Callable[[], bool], timeout: float, last_seen: Callable[[], str]) -> None:
+    """Poll `holds`; a host that does not answer yet counts as no. Raises HostTimeout."""
+
+    def answered_and_holds() -> bool:
+        with contextlib.suppress(HostError):
+            return holds()
+        return False
+
+    wait_until(what, answered_and_holds, timeout, last_seen, interval=0.3)
 
 
 def crm_mon(host: Host, *options: str) -> ET.Element:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.cluster import state_of
+from lab.cluster import state_of, told_by, wait_for
 from lab.hosts.errors import HostError
 from lab.lab import OUT, Delays, Lab, LabError, LabSettings
 from lab.operator import BUNDLE, PlaybookFailed, PlaybookRun, install_collection
@@ -107,30 +107,17 @@ def _cut_power(lab: Lab, traffic: Traffic, progress: Progress) -> Takeover:
     with contextlib.suppress(TrafficError):  # a flow that never comes back is told as dead by the record
         traffic.wait_for_flows(time.monotonic() + FLOWS_LIMIT, since=flowing)
     after = lab.holder()
-    moves = [
-        call for call in lab.aws.calls.since(calls) if call.action == "AttachNetworkInterface" and call.outcome == "ok"
-    ]
     journal = lab.hosts[after].run(["journalctl", "--output=json", "--boot"], timeout=60).stdout.splitlines()
     starts = [start for start in starts_in(journal) if start.began > fault]
-    return Takeover(fault, before, after, len(moves), starts[0], traffic.stop())
+    return Takeover(fault, before, after, len(lab.moves_since(calls)), starts[0], traffic.stop())
 
 
 def bring_back(lab: Lab, instance_id: str, progress: Progress) -> None:
     """Boot the host that had lost its power, and wait until the pair is whole again."""
     progress.say(f"booting {instance_id} again")
     lab.power_on(instance_id)
-    deadline = time.monotonic() + REJOIN_LIMIT
-    while True:
-        try:
-            state = state_of(lab.hosts[lab.holder()])
-            if state.is_whole():
-                return
-            seen = str(state)
-        except HostError as error:
-            seen = str(error)
-        if time.monotonic() > deadline:
-            raise LabError(f"the pair was not whole again after {REJOIN_LIMIT:g} s; last seen: {seen}")
-        time.sleep(0.5)
+    survivor = lab.hosts[lab.holder()]
+    wait_for("the pair is whole again", lambda: state_of(survivor).is_whole(), REJOIN_LIMIT, lambda: told_by(survivor))
 
 
 def rows(takeover: Takeover, delays: Delays, elastic_ip: str) -> list[tuple[str, str]]:
@@ -271,7 +258,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("the demo was told to stop"))  # and cleans up
     try:
         sys.exit(run(settings, OUT, options.runs))
-    except (LabError, PlaybookFailed, TrafficError) as error:
+    except (LabError, HostError, PlaybookFailed, TrafficError) as error:
         sys.exit(f"the demo failed: {error}")
 
 

@@ -14,7 +14,6 @@ import ipaddress
 import json
 import logging
 import shutil
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -156,7 +155,6 @@ class Lab:
                 host.destroy()
         finally:
             self.hosts.clear()
-            self.fabric.down()
             purge(self.settings.name)
             (RUN / f"{self.settings.name}.lock").unlink()
             self._lock.close()
@@ -197,23 +195,16 @@ class Lab:
         region = self.aws.settings.region
         authority = tls.make_ca(self.state / "ca")
         names = [f"{service}.{region}.amazonaws.com" for service in ("ec2", "sts")]
-        context = self._tls(authority, names, [API_ADDRESS])
+        context = tls.server_context(tls.make_cert(authority, names, [API_ADDRESS]))
         host, port = self.aws.listen("127.0.0.1", 0)
         self._endpoint = f"http://{host}:{port}"
         self.aws.listen(API_ADDRESS, 443, tls=context, netns=self.fabric.internet_netns)
         self.aws.listen_imds(METADATA_ADDRESS, 80, netns=self.fabric.vpc_netns)
         self.ec2 = self.client("ec2")
-        check_ip = self._tls(authority, [CHECK_IP_NAME], [])
+        check_ip = tls.server_context(tls.make_cert(authority, [CHECK_IP_NAME], []))
         self._check_ip = Listener(
             bound_socket(CHECK_IP_ADDRESS, 443, self.fabric.internet_netns), tell_address, check_ip
         )
-
-    def _tls(self, authority: tls.Authority, names: list[str], addresses: list[str]) -> ssl.SSLContext:
-        """A server's TLS with a certificate for these names."""
-        certificate = tls.make_cert(authority, names, addresses)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.certificate, certificate.key)
-        return context
 
     def client(self, service: str) -> Any:
         """A boto3 client with the operator's rights, over loopback."""
@@ -252,6 +243,14 @@ class Lab:
 
     def peer(self, instance_id: str) -> str:
         return next(other for other in self.pair() if other != instance_id)
+
+    def moves_since(self, mark: int) -> list[str]:
+        """The instances that the floating interface was attached to after a mark of AWS's call log, in order."""
+        return [
+            call.params["InstanceId"]
+            for call in self.aws.calls.since(mark)
+            if call.action == "AttachNetworkInterface" and call.outcome == "ok"
+        ]
 
     def elastic_ip(self) -> str:
         return self.interface().public_ips[FLOATING_ADDRESS]

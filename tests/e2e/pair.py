@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.cluster import ClusterState, crm_mon, state_of
-from lab.hosts.errors import HostError
+from lab.cluster import ClusterState, crm_mon, state_of, told_by, wait_for
 from lab.lab import Delays, Lab, LabSettings
 from lab.operator import BUNDLE, install_collection
 from lab.vpc.traffic import Traffic
@@ -46,7 +45,7 @@ class Pair:
         """End every fault, wait until both hosts are members again, forget the failures, as an operator would."""
         self.lab.heal()
         first, second = self.lab.pair()
-        wait_until(
+        wait_for(
             "both hosts are members",
             lambda: len(self.state(first).online) == len(self.state(second).online) == 2,
             60,
@@ -61,7 +60,7 @@ class Pair:
         def sound() -> bool:
             return all(self.state(instance_id).is_sound() for instance_id in self.lab.pair())
 
-        wait_until("the pair is sound on both hosts", sound, timeout, lambda: str(self._states()))
+        wait_for("the pair is sound on both hosts", sound, timeout, lambda: str(self._states()))
 
     def wait_holder(self, instance_id: str, timeout: float) -> None:
         """Wait until AWS says that this instance holds the ENI."""
@@ -73,7 +72,7 @@ class Pair:
             now = self.lab.interface().attachment
             return now is not None and now.status == "attached" and now.instance_id == instance_id
 
-        wait_until(f"{instance_id} holds the ENI", held, timeout, attachment)
+        wait_for(f"{instance_id} holds the ENI", held, timeout, attachment)
 
     def link_of_eni(self, instance_id: str) -> dict[str, Any] | None:
         """The host's link with the ENI's MAC, as `ip -json address` shows it."""
@@ -95,13 +94,7 @@ class Pair:
         return [pid for pid in self.lab.hosts[instance_id].pids() if _command(pid)[-2:] == ["watch", "start"]]
 
     def _states(self) -> dict[str, str]:
-        seen = {}
-        for instance_id in self.lab.pair():
-            try:
-                seen[instance_id] = str(self.state(instance_id))
-            except HostError as error:
-                seen[instance_id] = str(error)
-        return seen
+        return {instance_id: told_by(self.lab.hosts[instance_id]) for instance_id in self.lab.pair()}
 
     @contextmanager
     def moves(self) -> Iterator[list[str]]:
@@ -109,11 +102,7 @@ class Pair:
         mark = self.lab.aws.calls.mark()
         moved: list[str] = []
         yield moved
-        moved.extend(
-            call.params["InstanceId"]
-            for call in self.lab.aws.calls.since(mark)
-            if call.action == "AttachNetworkInterface" and call.outcome == "ok"
-        )
+        moved.extend(self.lab.moves_since(mark))
 
     @contextmanager
     def traffic(self) -> Iterator[Traffic]:
@@ -132,20 +121,6 @@ def build(settings: LabSettings) -> Iterator[Pair]:
         install_collection(lab.operator.collections, BUNDLE)
         lab.operator.playbook("evernat.aws.site", "-e", f"@{lab.pair_file}")
         yield Pair(lab)
-
-
-def wait_until(what: str, test: Callable[[], bool], timeout: float, seen: Callable[[], str]) -> None:
-    """Poll until `test()`; errors of a host that does not answer yet count as no. Raises AssertionError."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            if test():
-                return
-        except HostError:
-            pass
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout:g} s until {what}; last seen: {seen()}")
-        time.sleep(0.3)
 
 
 def _command(pid: int) -> list[str]:

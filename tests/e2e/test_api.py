@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pair import Pair, wait_until
+from pair import Pair
 
 from lab.aws.faults import Fault
+from lab.cluster import wait_for
 
 TROUBLES = ("down", "throttled", "hanging", "denying")
 MONITORS = 200
@@ -62,9 +63,7 @@ def test_stop_ends_well_and_leaves_nothing_up(pair: Pair, kind: str) -> None:
     assert link is not None
     with trouble(pair, kind):
         pair.run(holder, "crm_standby", "--node", name, "--update", "on")
-        wait_until(
-            "the stop has ended", lambda: pair.last_stop(holder) is not None, 90, lambda: str(pair.state(holder))
-        )
+        wait_for("the stop has ended", lambda: pair.last_stop(holder) is not None, 90, lambda: str(pair.state(holder)))
         assert pair.last_stop(holder) == 0
         left = pair.link_of_eni(holder)
         if left is not None:  # the detach may be impossible now: then the link is there, but dead

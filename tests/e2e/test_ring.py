@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pair import Pair, wait_until
+from pair import Pair
+
+from lab.cluster import wait_for
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def undisturbed(pair: Pair) -> Iterator[None]:
 
 def sleep_until_alone(pair: Pair, instance_id: str) -> None:
     """Wait until a host's Pacemaker has lost the other: otherwise the fault was none."""
-    wait_until(
+    wait_for(
         f"{instance_id} sees itself alone",
         lambda: len(pair.state(instance_id).online) == 1,
         30,
@@ -75,7 +77,7 @@ def test_corosync_killed_on_the_holder(pair: Pair) -> None:
     with undisturbed(pair):
         old = pair.lab.hosts[holder].daemon_pid("corosync")
         os.kill(old, signal.SIGKILL)
-        wait_until(
+        wait_for(
             "corosync runs again on the holder",
             lambda: pair.lab.hosts[holder].daemon_pid("corosync") != old,
             60,
@@ -90,10 +92,10 @@ def test_watcher_killed_is_restarted(pair: Pair) -> None:
     with undisturbed(pair):
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_until(
+        wait_for(
             "Pacemaker has seen it", lambda: bool(pair.state(standby).failures), 30, lambda: str(pair.state(standby))
         )
-        wait_until(
+        wait_for(
             "a new watcher runs",
             lambda: bool(set(pair.watcher_pids(standby)) - set(pids)),
             30,
