@@ -32,7 +32,7 @@ INSTALLED_ON = {"trixie": "linux-sysctl-defaults", "bookworm": ""}
 # What apt can install on a host, dependencies included. Recommended packages are left out: apt goes on without them.
 OFFERED = """
     corosync pacemaker pacemaker-cli-utils resource-agents conntrackd conntrack nftables libxml2-utils tcpdump
-    curl
+    curl awscli keepalived
 """
 REPOSITORY = "srv/packages"
 
