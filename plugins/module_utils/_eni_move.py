@@ -21,9 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional, Protocol, Union
 
-POLL_SOON = (0.3, 0.4)  # between reads in the first seconds after a write
-POLL_LATER = (0.6, 1.0)
-POLL_SOON_FOR = 5.0
+# A read after a write comes at most a twentieth of the time waited so far too late. EC2 refills 20 filtered describes a
+# second per account and region (bucket 100): a wait of 20 s costs about 65, never more than 10 in a second.
+POLL_SHARE = 1 / 20
+POLL_MIN, POLL_MAX = 0.1, 1.0  # from the start of one read to the start of the next
+POLL_JITTER = 0.1
 BACKOFF_MIN = 0.3
 BACKOFF_MAX = 2.0
 SETTLE = 5.0  # how long a read may lag behind a write that EC2 accepted
@@ -477,6 +479,8 @@ class _Mover:
         self.errors: dict[str, int] = {}  # per action, in a row
         self.waiting_for = f"the first answer to {DESCRIBE}"
         self.write_at = self.start
+        self.read_at = self.start  # when the last read was sent
+        self.throttled = False
         self.first_at: Optional[float] = None
         self.detach_began: Optional[float] = None
         self.attach_began: Optional[float] = None
@@ -507,6 +511,7 @@ class _Mover:
 
     def _read(self) -> Optional[Interface]:
         """One read; None after an error that another read may cure."""
+        self.read_at = self.clock.now()
         try:
             interface = self._call(DESCRIBE, lambda left: self.client.describe(self.wanted.interface_id, left))
         except ApiError as error:
@@ -653,6 +658,7 @@ class _Mover:
 
     def _back_off(self, action: str, error: ApiError) -> None:
         times = self.errors[action] = self.errors.get(action, 0) + 1
+        self.throttled = self.throttled or error.busy
         self.waiting_for = f"{action} to succeed, which answered {error}"
         if error.stale and times == 1:
             return  # the cure is a read, now
@@ -660,8 +666,12 @@ class _Mover:
         self._pause(self.rng.uniform(BACKOFF_MIN, top), None)
 
     def _poll_delay(self) -> float:
-        soon = self.clock.now() - self.write_at < POLL_SOON_FOR
-        return self.rng.uniform(*(POLL_SOON if soon else POLL_LATER))
+        """Until the next read is due; a read that took longer than its interval is followed at once."""
+        now = self.clock.now()
+        waited = POLL_MAX / POLL_SHARE if self.throttled else now - self.write_at
+        interval = min(POLL_MAX, max(POLL_MIN, waited * POLL_SHARE))
+        interval *= self.rng.uniform(1.0, 1.0 + POLL_JITTER)
+        return max(0.0, self.read_at + interval - now)
 
     def _pause(self, seconds: float, until: Optional[float]) -> None:
         now = self.clock.now()

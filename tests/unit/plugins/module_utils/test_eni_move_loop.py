@@ -437,13 +437,27 @@ def test_backoff_grows_to_two_seconds() -> None:
     assert max(pauses) > 1.5
 
 
-def test_polls_are_frequent_at_first_and_never_slower_than_a_second() -> None:
-    model = Model(stuck=True)
+def reads_while_it_is_stuck(seconds: float, **fates: list[Fate]) -> list[tuple[float, float]]:
+    """Per read after the detach: seconds since the detach, and until the next read was sent."""
+    model = Model(stuck=True, fate=Faults(**fates))
     with pytest.raises(MoveError):
-        run(model, seconds=40, force="never")
-    reads = [call for call in model.calls if call.action == DESCRIBE][1:-1]
-    pauses = [after.sent - before.ended for before, after in zip(reads, reads[1:])]
-    assert all(0.3 - 1e-6 <= pause <= 1 + 1e-6 for pause in pauses)
+        run(model, seconds=seconds, force="never")
+    detached = next(call.ended for call in model.calls if call.action == DETACH)
+    reads = [call.sent - detached for call in model.calls if call.action == DESCRIBE and call.sent >= detached]
+    return [(before, after - before) for before, after in zip(reads, reads[1:])][:-1]
+
+
+def test_reads_are_as_dense_as_the_wait_is_short() -> None:
+    reads = reads_while_it_is_stuck(60)
+    for waited, interval in reads:
+        assert 0.1 - 1e-6 <= interval <= min(1.0, max(0.1, (waited + 0.1) / 20)) * 1.1 + 1e-6
+    assert reads[-1][1] >= 1.0
+    assert sum(waited < 20 for waited, _interval in reads) <= 70
+
+
+def test_a_throttled_api_is_asked_once_a_second_from_then_on() -> None:
+    reads = reads_while_it_is_stuck(30, describe=[Fate(), Fate(), THROTTLED])
+    assert all(interval >= 1.0 for _waited, interval in reads[2:])
 
 
 def test_a_call_gets_no_more_than_what_is_left() -> None:
