@@ -345,6 +345,28 @@ def test_a_holddown_beyond_the_deadline_is_a_refusal(bench: Callable[..., Bench]
     assert made.writes() == []
 
 
+def test_the_holder_is_asked_while_ec2_is() -> None:
+    clock, asked = FakeClock(), []
+
+    def ask() -> bool:
+        asked.append(clock.now())
+        return len(asked) == 1
+
+    answer = takeover.EarlyAnswer(ask, clock)
+    assert answer()
+    assert asked == [1000.0]
+    assert not answer()
+    assert len(asked) == 2
+
+
+def test_an_early_answer_of_long_ago_is_asked_for_again() -> None:
+    clock, heard = FakeClock(), [False, True]
+    answer = takeover.EarlyAnswer(lambda: heard.pop(0), clock)
+    answer._thread.join()  # type: ignore[union-attr]
+    clock.sleep(takeover.ANSWER_HOLDS)
+    assert answer()
+
+
 def test_the_next_free_device_index_is_taken(bench: Callable[..., Bench]) -> None:
     made = bench(device_index=2)
     made.ec2.errors["attach"] = ["InvalidParameterValue"]

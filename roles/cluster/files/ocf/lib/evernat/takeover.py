@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """start and stop of ocf:evernat:eni. What to detach, attach or force is decided by the engine (_eni_move.py) alone.
 
-start: guard against a leak, get the attachment, wait for the link in this kernel, configure, verify.
+start: guard against a leak, get the attachment, wait for the link in this kernel, configure, verify. Meanwhile the replica
+of the other host's connections is committed to the kernel, so that the link finds them there.
 stop: take the ENI out of service in this kernel first, then give the attachment back as far as EC2 can be reached.
 """
 
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
@@ -16,6 +18,7 @@ import ec2
 import host
 import icmp
 import ocf
+import replica
 from _eni_move import ApiError, MonotonicClock, MoveError, Wanted, move
 from ocf import Call, Deadline, Failure, Lock
 
@@ -29,8 +32,10 @@ STOP_LOCK_SECONDS = 5.0
 STOP_API_SECONDS = 5.0  # a stop is over locally by then; the next holder can detach as well
 GIVE_BACK_SHARE, GIVE_BACK_MAX = 0.2, 10.0  # what a start keeps of its time to undo its own attach
 LOOK_SECONDS = 3.0
-PROBES, PROBE_INTERVAL = 3, 0.1
+PROBES, PROBE_INTERVAL = 4, 0.05
+ANSWER_HOLDS = 1.0  # how long what was heard, or not, is taken for true
 VERIFY_INTERVAL = 0.05
+PHASES = ("describe", "detach", "attach", "link", "connections", "configure")
 
 
 class Client(Protocol):
@@ -64,6 +69,8 @@ class Tools:
         )
         self.answers: Callable[[], bool] = lambda: _holder_answers(settings["mac_address"], settings["private_ip"])
         self.is_alone: Callable[[float], bool] = is_alone_in_partition
+        self.commit: Callable[[], replica.Commit] = replica.Commit
+        self.tidy_up: Callable[[], None] = replica.tidy_up
 
 
 def start(call: Call, tools: Tools | None = None) -> int:
@@ -113,6 +120,32 @@ def validate(call: Call, tools: Tools | None = None) -> int:
     except (ApiError, host.HostError) as error:
         raise Failure(str(error)) from error
     return ocf.OCF_SUCCESS
+
+
+class EarlyAnswer:
+    """Does the holder answer? Asked in the background from the start on: its silence takes time, as the API does."""
+
+    def __init__(self, ask: Callable[[], bool], clock: Clock) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._heard: bool | None = None  # None: nothing is known, so the next call asks itself
+        self._until = 0.0
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        heard = self._ask()
+        self._until = self._clock.now() + ANSWER_HOLDS
+        self._heard = heard
+
+    def __call__(self) -> bool:
+        """The first time what was asked early, unless that is long ago; then asks anew."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            if self._heard is not None and self._clock.now() < self._until:
+                return self._heard
+        return self._ask()
 
 
 class HolderGuard:
@@ -170,8 +203,10 @@ class _Start:
         self.until = call.deadline.part(left - self.give_back_seconds)
         self.instance_id: str | None = None
         self.outcome: Outcome | None = None
+        self.commit: replica.Commit | None = None
         self.phases: dict[str, float] = {}
         self.last_error = ""
+        self.answers = tools.answers
 
     def run(self) -> int:
         view = host.look(self.wanted)
@@ -181,12 +216,17 @@ class _Start:
         missing = host.missing_for_start(self.wanted)
         if missing:
             raise Failure(f"this host cannot forward: {'; '.join(missing)}")
+        self.answers = EarlyAnswer(self.tools.answers, self.tools.clock)
         host.prepare(self.wanted)
+        if self.settings["replication"]:
+            self.commit = self.tools.commit()
         if view.link is None or not self._attachment_is_ours():
             self._move_here()
         self._wait_for_link()
+        self._wait_for_connections()
         self._configure()
         self._log_success()
+        self._tidy_up_replica()
         return ocf.OCF_SUCCESS
 
     def _attachment_is_ours(self) -> bool:
@@ -214,7 +254,7 @@ class _Start:
         guard = HolderGuard(
             own_id,
             float(self.settings["holddown"]),
-            self.tools.answers,
+            self.answers,
             self.tools.client.attached_for,
             fenced,
             self.tools.clock,
@@ -249,6 +289,24 @@ class _Start:
                 f"{self.settings['interface_id']} is attached, but no link with the MAC {self.wanted.mac} came within"
                 f" {waited:.1f} s; {given_back}"
             )
+
+    def _wait_for_connections(self) -> None:
+        """A packet that came before its connection is there would begin another one, from another port."""
+        if self.commit is None:
+            return
+        began = self.tools.clock.now()
+        self.commit.join(self.until.part(self.until.left() / 2))
+        self.phases["connections"] = self.tools.clock.now() - began
+        if self.commit.error:
+            self.call.log("warning", action="start", commit="failed", reason=self.commit.error)
+
+    def _tidy_up_replica(self) -> None:
+        if self.commit is None:
+            return
+        try:
+            self.tools.tidy_up()
+        except replica.ReplicaError as error:
+            self.call.log("warning", action="start", reason=str(error))
 
     def _give_back(self) -> str:
         """End our own attachment: the ENI is no use here, and must not be kept from others."""
@@ -287,7 +345,9 @@ class _Start:
             previous=outcome and outcome.previous_instance_id,
             attachment=outcome and outcome.interface.held and outcome.interface.held.attachment_id,
             forced=str(bool(outcome and outcome.forced)).lower(),
-            **{phase: self.phases.get(phase, 0.0) for phase in ("describe", "detach", "attach", "link", "configure")},
+            **{phase: self.phases.get(phase, 0.0) for phase in PHASES},
+            flows=self.commit and self.commit.flows,
+            commit=self.commit and self.commit.seconds,
             seconds=self.tools.clock.now() - self.began,
         )
 
