@@ -37,6 +37,11 @@ def state_of(host: Host) -> ClusterState:
     return parse(crm_mon(host))
 
 
+def node_name(host: Host) -> str:
+    """What the cluster calls a host. Raises HostError."""
+    return host.run(["crm_node", "--name"], check=True).stdout.strip()
+
+
 def told_by(host: Host) -> str:
     """What a host's Pacemaker says, or why it says nothing."""
     try:

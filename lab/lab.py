@@ -31,9 +31,11 @@ from lab.aws.listener import Listener, bound_socket
 from lab.aws.server import Aws
 from lab.aws.settings import DEBIAN_12_AMI, DEBIAN_13_AMI, OPERATOR_ACCESS_KEY, OPERATOR_SECRET_KEY, AwsSettings
 from lab.aws.snapshot import InstanceRecord, InterfaceRecord, Snapshot
+from lab.cluster import node_name, state_of, told_by, wait_for
 from lab.hosts import host as hosts
 from lab.hosts import image
 from lab.hosts.host import File, Host
+from lab.hosts.wait import wait_until
 from lab.operator import ROOT, Operator
 from lab.picture import interface_of, network_of
 from lab.vpc.fabric import API_ADDRESS, METADATA_ADDRESS, OPERATOR_ADDRESS, SERVER_ADDRESSES, Fabric
@@ -280,6 +282,36 @@ class Lab:
         """Boot a host again that had lost its power, with the interfaces that AWS says it has."""
         instance = self.aws.snapshot().instances[instance_id]
         self._boot(instance)
+
+    def switch_over(self, to: str, deadline: float) -> float:
+        """Have Pacemaker move the floating interface to an instance by plan; returns the moment (monotonic) of asking.
+
+        The holder is banned until the other serves, and not a moment longer. `deadline` is a time.monotonic() value.
+        Raises LabError if `to` holds it already, HostTimeout if it does not serve in time.
+        """
+        holder = self.holder()
+        if holder == to:
+            raise LabError(f"{to} holds the interface already, so there is nothing to switch over")
+        target = self.hosts[to]
+        name, banned = node_name(target), node_name(self.hosts[holder])
+        moment = time.monotonic()
+        try:
+            target.run(["crm_resource", "--resource", "eni", "--ban", "--node", banned], check=True)
+            # The emulator is asked first, since it costs the busy hosts nothing.
+            holds = f"{to} holds the interface"
+            wait_until(holds, lambda: self._is_attached_to(to), deadline - moment, self._attachment)
+            left = deadline - time.monotonic()
+            wait_for(f"{name} serves", lambda: name in state_of(target).eni_on, left, lambda: told_by(target))
+        finally:
+            target.run(["crm_resource", "--resource", "eni", "--clear", "--node", banned], check=True)
+        return moment
+
+    def _is_attached_to(self, instance_id: str) -> bool:
+        attachment = self.interface().attachment
+        return attachment is not None and (attachment.instance_id, attachment.status) == (instance_id, "attached")
+
+    def _attachment(self) -> str:
+        return str(self.interface().attachment)
 
     def freeze(self, instance_id: str) -> None:
         """User space stands still; the kernel goes on forwarding."""

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The client's truth: probes and connections from inside its namespace, written down as JSON lines (see record.py).
 
-A UDP probe every 10 ms, a new TCP connection every 100 ms, long TCP connections that talk (echo) or listen (download).
-It ends when its standard input is closed, and by itself after --seconds.
+A UDP probe every 10 ms, a new TCP connection every 100 ms, long TCP connections that talk (echo) or listen (download),
+and a bulk download whose bytes are checked. It ends when its standard input is closed, and by itself after --seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -19,11 +20,14 @@ import time
 from pathlib import Path
 from typing import cast
 
-from lab.vpc.server import DOWNLOAD_PORT, ECHO_PORT, HTTP_PORT, wait_for_end_of_input
+from lab.vpc.bulk import content
+from lab.vpc.server import BULK_PORT, DOWNLOAD_PORT, ECHO_PORT, HTTP_PORT, wait_for_end_of_input
 
 LOST_AFTER = 2.0  # seconds without an answer
 CONNECT_SECONDS = 1.0
-FLOW_GAP = 0.1  # seconds of silence on a long flow that are worth a line
+TALK_SECONDS = 0.1  # between two messages of a talking flow
+FLOW_GAP = 0.25  # seconds of silence on a long flow that are worth a line
+TELL_SECONDS, TELL_BULK_SECONDS = 1.0, 0.1  # between two lines of a flow whose data comes
 STALL = 0.05  # seconds that the client itself came too late
 DRAIN_SECONDS = 0.5
 
@@ -86,17 +90,22 @@ class Probes(asyncio.DatagramProtocol):
 class Flow(asyncio.Protocol):
     """A long TCP connection; writes down when its data pauses and when it ends."""
 
+    tell_seconds = TELL_SECONDS
+
     def __init__(self, name: str, log: Log) -> None:
         self._name, self._log = name, log
         self._last = self._told = time.monotonic()
         self._number = 0
         self._open = False
 
+    def say(self, event: str, moment: float | None = None, **values: object) -> None:
+        self._log.add("flow", moment, flow=self._name, event=event, **values)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._open = True
         self._last = time.monotonic()
-        self._log.add("flow", flow=self._name, event="open")
+        self.say("open")
 
     def talk(self) -> None:
         if self._open:
@@ -106,19 +115,19 @@ class Flow(asyncio.Protocol):
     def data_received(self, _data: bytes) -> None:
         now = time.monotonic()
         if now - self._last >= FLOW_GAP:
-            self._log.add("flow", now, flow=self._name, event="gap", **{"from": self._last}, last=now)
+            self.say("gap", now, **{"from": self._last}, last=now)
         self._last = now
-        if now - self._told >= 1.0:
+        if now - self._told >= self.tell_seconds:
             self.tell()
 
     def tell(self) -> None:
         self._told = time.monotonic()
-        self._log.add("flow", flow=self._name, event="alive", last=self._last)
+        self.say("alive", last=self._last)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._open:
             self._open = False
-            self._log.add("flow", flow=self._name, event="closed", last=self._last, error=_describe(error))
+            self.say("closed", last=self._last, error=_describe(error))
 
     def end(self) -> None:
         """The client's own end, which is not the flow's."""
@@ -128,6 +137,28 @@ class Flow(asyncio.Protocol):
             self._transport.abort()
 
 
+class BulkFlow(Flow):
+    """A bulk download, checked byte by byte. Wrong bytes end it."""
+
+    tell_seconds = TELL_BULK_SECONDS
+
+    def __init__(self, name: str, log: Log) -> None:
+        super().__init__(name, log)
+        self._received = 0
+
+    def data_received(self, data: bytes) -> None:
+        if data != content(self._received, len(data)):
+            self.connection_lost(ValueError(f"wrong data from byte {self._received} on"))
+            self._transport.abort()
+            return
+        self._received += len(data)
+        super().data_received(data)
+
+    def tell(self) -> None:
+        self._told = time.monotonic()
+        self.say("alive", last=self._last, bytes=self._received)
+
+
 class Client:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -135,17 +166,21 @@ class Client:
         self._probes = Probes(self._log)
         self._talkers = [Flow(f"echo-{number + 1}", self._log) for number in range(options.echo_flows)]
         self._listeners = [Flow(f"download-{number + 1}", self._log) for number in range(options.download_flows)]
+        self._bulk = [BulkFlow("bulk", self._log)] if options.bulk else []
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         target, other = self._options.servers[0], self._options.servers[-1]
         await loop.create_datagram_endpoint(lambda: self._probes, remote_addr=(target, ECHO_PORT))
         self._log.add("start")
+        for flow in self._flows():
+            flow.say("opening")
         tasks = [
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._connect_again_and_again()),
             *(asyncio.create_task(self._open(flow, target, ECHO_PORT)) for flow in self._talkers),
             *(asyncio.create_task(self._open(flow, other, DOWNLOAD_PORT)) for flow in self._listeners),
+            *(asyncio.create_task(self._open(flow, other, BULK_PORT)) for flow in self._bulk),
         ]
         ended = asyncio.create_task(wait_for_end_of_input(self._options.seconds))
         done, _ = await asyncio.wait([ended, *tasks[:2]], return_when=asyncio.FIRST_COMPLETED)
@@ -155,17 +190,21 @@ class Client:
             task.result()  # the tick must not die unseen
         await self._drain()
 
+    def _flows(self) -> list[Flow]:
+        return [*self._talkers, *self._listeners, *self._bulk]
+
     async def _tick(self) -> None:
-        """Every 10 ms, on a fixed beat: send the probe, let the talkers talk, write off, flush."""
+        """Every 10 ms, on a fixed beat: send the probe, let talkers talk whose turn it is, write off, flush."""
         interval = self._options.udp_interval
         due = time.monotonic()
+        turns = itertools.cycle(_turns(self._talkers, max(1, round(TALK_SECONDS / interval))))
         while True:
             now = time.monotonic()
             if now - due > STALL:
                 self._log.add("stall", now, seconds=now - due)
                 due = now
             self._probes.send()
-            for flow in self._talkers:
+            for flow in next(turns):
                 flow.talk()
             self._probes.write_off(now - LOST_AFTER)
             self._log.flush()
@@ -217,10 +256,15 @@ class Client:
         while self._probes.pending and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         self._probes.write_off(time.monotonic())
-        for flow in (*self._talkers, *self._listeners):
+        for flow in self._flows():
             flow.end()
         self._log.add("end", cpu=time.process_time())
         self._log.flush()
+
+
+def _turns(flows: list[Flow], count: int) -> list[list[Flow]]:
+    """The flows spread over so many turns, so that they don't all talk at once."""
+    return [flows[turn::count] for turn in range(count)]
 
 
 def _describe(error: BaseException | None) -> str:
@@ -235,8 +279,9 @@ def main() -> None:
     parser.add_argument("servers", nargs="+", help="addresses of the servers; the first gets the UDP probes")
     parser.add_argument("--udp-interval", type=float, default=0.01)
     parser.add_argument("--tcp-interval", type=float, default=0.1)
-    parser.add_argument("--echo-flows", type=int, default=1)
-    parser.add_argument("--download-flows", type=int, default=1)
+    parser.add_argument("--echo-flows", type=int, default=10)
+    parser.add_argument("--download-flows", type=int, default=10)
+    parser.add_argument("--bulk", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seconds", type=float, default=900.0, help="end by itself after this time")
     asyncio.run(Client(parser.parse_args()).run())
 

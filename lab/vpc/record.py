@@ -7,8 +7,9 @@ The file holds one JSON object a line, with "t" (when it was written) and "kind"
     udp                probe "n", sent at "sent", answered at "t"; "seen": source address and port at the server
     lost               probe "n", sent at "sent", not answered within 2 s
     tcp                new connection begun at "start": "ok", "seen", or "error"
-    flow               a long connection "flow": "event" is open, alive (at most once a second), gap (since "from"),
-                       closed ("error"); "last" is when its last data came
+    flow               a long connection "flow": "event" is opening, open, alive (at most once a second; a bulk
+                       download ten times, with its "bytes" so far), gap (since "from"), closed ("error"); "last" is
+                       when its last data came
     stall              the client itself stood still until "t" for "seconds": then it sent nothing, so nothing was lost
     mark               "label", written by the test
 """
@@ -16,6 +17,7 @@ The file holds one JSON object a line, with "t" (when it was written) and "kind"
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 
 MINIMUM_GAP = 0.03  # seconds: shorter gaps are single packets lost, not outages
 FLOW_SILENCE = 1.5  # seconds without data after which a long flow counts as dead
+FLOW_BEAT = 0.25  # seconds: a shorter outage fits between two messages of a long flow
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,19 @@ class Outage:
     def milliseconds(self) -> float | None:
         return None if self.end is None else (self.end - self.start) * 1000
 
+    @property
+    def is_felt(self) -> bool:
+        """Whether it is too long to fit between two messages of a long flow."""
+        return self.end is None or self.end - self.start >= FLOW_BEAT
+
 
 @dataclass(frozen=True)
 class Flow:
-    """A long TCP connection. `gaps`: silences of at least 0.1 s as (from, to). `error` says how it was closed."""
+    """A long TCP connection, or the UDP probes' exchange, which is named "udp".
+
+    `gaps`: silences of at least 0.25 s as (from, to). `error` says how it ended. The UDP exchange is alive only if the
+    server saw one source address and port from first to last. `arrivals`: a bulk download's (moment, bytes so far).
+    """
 
     name: str
     opened: float | None
@@ -69,10 +81,19 @@ class Flow:
     gaps: tuple[tuple[float, float], ...]
     alive: bool
     error: str | None
+    arrivals: tuple[tuple[float, int], ...] = ()
 
     @property
     def largest_gap(self) -> float:
         return max((end - start for start, end in self.gaps), default=0.0)
+
+    def had_data_after(self, moment: float) -> bool:
+        return self.last_data is not None and self.last_data > moment
+
+    def summary(self) -> dict[str, Any]:
+        figures = {**asdict(self), "largest_gap": self.largest_gap}
+        arrivals = figures.pop("arrivals")
+        return {**figures, "bytes": arrivals[-1][1]} if arrivals else figures
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,21 @@ class Record:
         """The outages that were not over at `moment`."""
         return [outage for outage in self.outages if outage.end is None or outage.end >= moment]
 
+    def survived(self, since: float | None = None) -> tuple[int, int]:
+        """How many flows live, and how many there are. Only data after `since` shows life.
+
+        By default that is the end of the last outage long enough to be felt by a flow.
+        """
+        if since is None:
+            ends = [math.inf if outage.end is None else outage.end for outage in self.outages if outage.is_felt]
+            since = max(ends, default=-math.inf)
+        return sum(1 for flow in self.flows if flow.alive and flow.had_data_after(since)), len(self.flows)
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds: the largest gap of the flows that are alive."""
+        return max((flow.largest_gap for flow in self.flows if flow.alive), default=0.0)
+
     def egress_addresses(self) -> list[str]:
         """The addresses that servers saw, without repetition, in order of their first appearance."""
         return list(dict.fromkeys(address for _, address in self.egress))
@@ -125,7 +161,8 @@ class Record:
             "egress": [{"t": moment, "address": address} for moment, address in self.egress],
             "connects_ok": self.connects_ok,
             "connects_failed": self.connects_failed,
-            "flows": [{**asdict(flow), "largest_gap": flow.largest_gap} for flow in self.flows],
+            "flows": [flow.summary() for flow in self.flows],
+            "survived": self.survived()[0],
             "marks": [{"t": moment, "label": label} for moment, label in self.marks],
             "stalls": [{"from": start, "to": end} for start, end in self.stalls],
             "cpu_seconds": self.cpu_seconds,
@@ -145,14 +182,14 @@ def summarise(events: Iterable[dict[str, Any]], minimum_gap: float = MINIMUM_GAP
     connects = sorted(map(_connect, _of(events, "tcp")), key=lambda connect: connect.start)
     ends = _of(events, "end")
     last = max((event["t"] for event in events if event["kind"] != "mark"), default=0.0)
+    pauses = outages(probes, minimum_gap)
     names = dict.fromkeys(event["flow"] for event in _of(events, "flow"))
+    flows = [_flow(name, [event for event in _of(events, "flow") if event["flow"] == name], last) for name in names]
     return Record(
         probes=tuple(probes),
         connects=tuple(connects),
-        flows=tuple(
-            _flow(name, [event for event in _of(events, "flow") if event["flow"] == name], last) for name in names
-        ),
-        outages=tuple(outages(probes, minimum_gap)),
+        flows=(*flows, *_exchange(probes, pauses, last)),
+        outages=tuple(pauses),
         egress=tuple(_egress(probes, connects)),
         marks=tuple((event["t"], event["label"]) for event in _of(events, "mark")),
         stalls=tuple((event["t"] - event["seconds"], event["t"]) for event in _of(events, "stall")),
@@ -196,7 +233,21 @@ def _flow(name: str, events: list[dict[str, Any]], last: float) -> Flow:
     last_data = max(data, default=opened)
     gaps = tuple((event["from"], event["t"]) for event in events if event["event"] == "gap")
     alive = opened is not None and closed is None and last_data is not None and last - last_data < FLOW_SILENCE
-    return Flow(name, opened, last_data, gaps, alive, closed["error"] if closed else None)
+    arrivals = tuple((event["t"], event["bytes"]) for event in events if "bytes" in event)
+    return Flow(name, opened, last_data, gaps, alive, closed["error"] if closed else None, arrivals)
+
+
+def _exchange(probes: list[Probe], pauses: list[Outage], last: float) -> list[Flow]:
+    """The UDP probes as a flow: they leave one socket, so a NAT that keeps its state gives them one port for ever."""
+    if not probes:
+        return []
+    answers = [(probe.answered, probe.seen) for probe in probes if probe.answered is not None]
+    seen = list(dict.fromkeys(source for _, source in answers))
+    last_data = max((moment for moment, _ in answers), default=None)
+    gaps = tuple((pause.start, pause.end) for pause in pauses if pause.end is not None and pause.is_felt)
+    alive = len(seen) == 1 and last_data is not None and last - last_data < FLOW_SILENCE
+    error = f"seen as {', then as '.join(map(str, seen))}" if len(seen) > 1 else None
+    return [Flow("udp", probes[0].sent, last_data, gaps, alive, error)]
 
 
 def _egress(probes: Iterable[Probe], connects: Iterable[Connect]) -> list[tuple[float, str]]:

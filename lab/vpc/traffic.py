@@ -27,10 +27,14 @@ from typing import Any, NamedTuple
 
 from lab.vpc.fabric import SERVER_ADDRESSES, Fabric
 from lab.vpc.record import MINIMUM_GAP, Record, read
+from lab.vpc.server import BULK_RATE
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.02
 STOP_SECONDS = 5.0
+
+
+FLOWS_SECONDS = 5.0  # for a busy machine's connections to go on
 
 
 class TrafficError(Exception):
@@ -39,13 +43,33 @@ class TrafficError(Exception):
 
 @dataclass(frozen=True)
 class TrafficSettings:
-    """Intervals and durations in seconds; how many long TCP connections of each kind."""
+    """Intervals and durations in seconds; long TCP connections: how many that talk, how many that only listen.
+
+    `bulk`: whether there is a bulk download too, `bulk_rate`: how fast, in Mbit/s.
+    """
 
     udp_interval: float = 0.01
     tcp_interval: float = 0.1
-    echo_flows: int = 1
-    download_flows: int = 1
+    echo_flows: int = 10
+    download_flows: int = 10
+    bulk: bool = True
+    bulk_rate: float = BULK_RATE
     maximum: float = 900.0
+
+
+def patience(outage: float) -> float:
+    """Seconds after an outage of so many seconds within which a long connection goes on, if it does at all.
+
+    TCP doubles the time between two tries, so the next one comes at most as long after the outage as that lasted.
+    """
+    return outage + FLOWS_SECONDS
+
+
+def _last_data(event: dict[str, Any]) -> float:
+    """When a flow's last data came, after one of its events: never yet, or for ever once it is closed."""
+    if event["event"] == "opening":
+        return -math.inf
+    return math.inf if event["event"] == "closed" else event.get("last", event["t"])
 
 
 class Answer(NamedTuple):
@@ -67,7 +91,7 @@ class Traffic:
         self._settings = settings or TrafficSettings()
         self._processes: list[subprocess.Popen[str]] = []
         self._answers: dict[int, Answer] = {}  # by the number of the probe
-        self._flows: dict[str, float] = {}  # when the last data came; for ever, once closed
+        self._flows: dict[str, float] = {}  # by the connection's name: when its last data came
         self._last_line = ""
         self._started = time.monotonic()
         self._offset = 0
@@ -85,9 +109,10 @@ class Traffic:
         self._started = time.monotonic()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text("")
-        server = self._spawn(self._fabric.internet_netns, "lab.vpc.server", *SERVER_ADDRESSES)
-        self._wait_for_ready(server, deadline)
         settings = self._settings
+        rate = f"--bulk-rate={settings.bulk_rate}"
+        server = self._spawn(self._fabric.internet_netns, "lab.vpc.server", rate, *SERVER_ADDRESSES)
+        self._wait_for_ready(server, deadline)
         self._spawn(
             self._fabric.namespace(self._client_key),
             "lab.vpc.client",
@@ -95,6 +120,7 @@ class Traffic:
             f"--tcp-interval={settings.tcp_interval}",
             f"--echo-flows={settings.echo_flows}",
             f"--download-flows={settings.download_flows}",
+            "--bulk" if settings.bulk else "--no-bulk",
             f"--seconds={settings.maximum}",
             str(self._path),
             *SERVER_ADDRESSES,
@@ -127,8 +153,12 @@ class Traffic:
                 return self._answers[number].arrived
             self._check(deadline, f"{probes} answered probes in a row")
 
+    def wait_until_open(self, deadline: float) -> None:
+        """Wait until every long connection is made: only then can a fault hit it."""
+        self.wait_for_flows(deadline, since=-math.inf)
+
     def wait_for_flows(self, deadline: float, since: float) -> None:
-        """Wait until every long connection got data after `since`, or was closed: TCP takes its time to try again."""
+        """Wait until every long connection got data after `since`, or was closed: see `patience()`."""
         while True:
             self._follow()
             waiting = [name for name, last in self._flows.items() if last <= since]
@@ -160,8 +190,7 @@ class Traffic:
         if event["kind"] == "udp":
             self._answers[event["n"]] = Answer(event["sent"], event["t"])
         elif event["kind"] == "flow":
-            closed = event["event"] == "closed"
-            self._flows[event["flow"]] = math.inf if closed else event.get("last", event["t"])
+            self._flows[event["flow"]] = _last_data(event)
 
     def _spawn(self, namespace: str, module: str, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -111,6 +111,7 @@ class Pair:
             traffic.start(time.monotonic() + 20)
             now = time.monotonic()
             traffic.wait_until_flowing(now + 20, since=now, probes=50)
+            traffic.wait_until_open(now + 20)
             yield traffic
 
 

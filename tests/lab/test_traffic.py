@@ -4,20 +4,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from vpc_picture import ELASTIC, FLOATING_INTERFACE, become_nat, with_pair
 
 from lab.vpc import namespaces
+from lab.vpc.bulk import BLOCK, content
+from lab.vpc.client import BulkFlow, Log
 from lab.vpc.fabric import Fabric
-from lab.vpc.record import Probe, outages, read, summarise
-from lab.vpc.traffic import Traffic, TrafficError, TrafficSettings
+from lab.vpc.record import Probe, Record, outages, read, summarise
+from lab.vpc.traffic import Traffic, TrafficError, TrafficSettings, patience
 
 NAME = f"traffictest{os.getpid()}"
 
@@ -91,6 +95,99 @@ def test_a_closed_flow_is_dead() -> None:
     assert (flow.alive, flow.error) == (False, "reset")
 
 
+def flow_events(name: str, *moments: float) -> list[dict[str, object]]:
+    """A flow that was opened at the first moment and had data at each of them."""
+    flow: dict[str, object] = {"kind": "flow", "flow": name}
+    opened = [{**flow, "t": moments[0], "event": event} for event in ("opening", "open")]
+    return [*opened, *({**flow, "t": moment, "event": "alive", "last": moment} for moment in moments)]
+
+
+def a_takeover(*flows: list[dict[str, object]], after: str = "198.51.100.7:4000") -> Record:
+    """Probes that were answered until 1.0 and from 3.0 to 5.0, seen as `after` then."""
+    lines: list[dict[str, object]] = [
+        {"t": 0.0, "kind": "start"},
+        {"t": 1.0, "kind": "udp", "n": 1, "sent": 1.0, "seen": "198.51.100.7:4000"},
+        {"t": 3.0, "kind": "lost", "n": 2, "sent": 1.01},
+        {"t": 3.0, "kind": "udp", "n": 3, "sent": 3.0, "seen": after},
+        {"t": 5.0, "kind": "udp", "n": 4, "sent": 5.0, "seen": after},
+    ]
+    return summarise([*lines, *(event for events in flows for event in events)])
+
+
+def test_a_flow_survives_if_data_came_after_the_takeover() -> None:
+    record = a_takeover(flow_events("echo-1", 0.5, 4.5), flow_events("echo-2", 0.5, 0.9))
+    assert record.survived() == (2, 3)  # echo-1 and the UDP exchange
+    assert record.survived(since=4.8) == (1, 3)
+    assert record.summary()["survived"] == 2
+    assert record.longest_pause == pytest.approx(1.99)
+
+
+def test_data_before_the_takeover_is_no_survival_however_late_the_record_ends() -> None:
+    lines: list[dict[str, object]] = [
+        {"t": 1.0, "kind": "udp", "n": 1, "sent": 1.0, "seen": "198.51.100.7:4000"},
+        {"t": 2.0, "kind": "lost", "n": 2, "sent": 1.01},
+        *flow_events("echo-1", 0.5, 0.99),
+        {"t": 1.4, "kind": "udp", "n": 3, "sent": 1.39, "seen": "198.51.100.7:4000"},
+        {"t": 1.5, "kind": "end", "cpu": 0.1},
+    ]
+    record = summarise(lines)
+    assert {flow.name: flow.alive for flow in record.flows} == {"echo-1": True, "udp": True}
+    assert record.survived() == (0, 2)  # the record ends too early to tell
+
+
+def test_nothing_survives_an_outage_without_an_end() -> None:
+    lines = [
+        {"t": 1.0, "kind": "udp", "n": 1, "sent": 1.0, "seen": "198.51.100.7:4000"},
+        *flow_events("echo-1", 0.5, 1.4),
+        {"t": 1.5, "kind": "lost", "n": 2, "sent": 1.01},
+    ]
+    assert summarise(lines).survived() == (0, 2)
+
+
+def test_a_flow_that_was_never_opened_is_counted_and_dead() -> None:
+    opening: dict[str, object] = {"t": 0.1, "kind": "flow", "flow": "echo-1", "event": "opening"}
+    record = a_takeover([opening])
+    assert record.survived() == (1, 2)
+
+
+def test_a_udp_exchange_dies_with_its_port() -> None:
+    record = a_takeover(after="198.51.100.7:4001")
+    (flow,) = record.flows
+    assert (flow.alive, flow.error) == (False, "seen as 198.51.100.7:4000, then as 198.51.100.7:4001")
+    assert record.survived() == (0, 1)
+
+
+def test_patience_covers_the_doubling_of_tcp() -> None:
+    assert patience(20.0) > 20.0
+
+
+@pytest.mark.parametrize("offset", [0, 1, BLOCK - 1, BLOCK, 5 * BLOCK + 3])
+@pytest.mark.parametrize("length", [0, 1, BLOCK, 3 * BLOCK + 5])
+def test_the_content_of_a_download_follows_from_the_offset(offset: int, length: int) -> None:
+    assert content(offset, length) == content(0, offset + length)[offset:]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(content(2 * BLOCK, BLOCK), id="a block is missing"),
+        pytest.param(content(0, BLOCK), id="a block comes twice"),
+        pytest.param(content(BLOCK, BLOCK - 1) + b"!", id="a byte is wrong"),
+    ],
+)
+def test_wrong_bytes_end_a_download(tmp_path: Path, second: bytes) -> None:
+    log = Log(tmp_path / "record.jsonl")
+    flow = BulkFlow("bulk", log)
+    transport = Mock(spec=asyncio.Transport)
+    flow.connection_made(transport)
+    flow.data_received(content(0, BLOCK))
+    flow.data_received(second)
+    log.flush()
+    transport.abort.assert_called_once_with()
+    (told,) = read(tmp_path / "record.jsonl").flows
+    assert (told.alive, told.error) == (False, f"ValueError: wrong data from byte {BLOCK} on")
+
+
 # --- real packets -----------------------------------------------------------------------------------------------------
 
 
@@ -115,9 +212,11 @@ def test_calm_traffic_loses_nothing_and_costs_little(fabric: Fabric, tmp_path: P
     assert (record.lost, record.outages, record.connects_failed) == (0, (), 0)
     assert record.connects_ok >= 20
     assert record.egress_addresses() == [ELASTIC]
-    assert {flow.name: flow.alive for flow in record.flows} == {"echo-1": True, "download-1": True}
+    assert record.survived() == (22, 22)
     seconds = record.probes[-1].sent - record.probes[0].sent
     stalled = sum(end - start for start, end in record.stalls)
+    bulk = next(flow for flow in record.flows if flow.name == "bulk")
+    assert bulk.arrivals[-1][1] > 0.5 * seconds * 20e6 / 8
     assert record.sent == pytest.approx(seconds * 100, rel=0.05, abs=stalled * 100)
     assert record.cpu_seconds is not None
     assert record.cpu_seconds / seconds < 0.1
@@ -154,16 +253,15 @@ def test_long_connections_live_through_a_short_break(fabric: Fabric, tmp_path: P
     settings = TrafficSettings(echo_flows=2, download_flows=2)
     traffic = Traffic(fabric, tmp_path / "record.jsonl", settings=settings)
     traffic.start(seconds_from_now(10))
-    traffic.wait_until_flowing(seconds_from_now(5), since=traffic.mark("before"), probes=20)
+    traffic.wait_until_open(seconds_from_now(5))
     fabric.isolate("a", from_={"internet"})
     with pytest.raises(TrafficError):
         traffic.wait_until_flowing(seconds_from_now(0.4), since=traffic.mark("break"))
     fabric.heal()
     healed = traffic.mark("healed")
-    traffic.wait_for_flows(seconds_from_now(5), since=healed)
+    traffic.wait_for_flows(seconds_from_now(patience(0.4)), since=healed)
     record = traffic.stop()
-    assert len(record.flows) == 4
-    assert all(flow.alive for flow in record.flows)
+    assert record.survived() == (6, 6)
     assert all(0.3 < flow.largest_gap < 3 for flow in record.flows)
     assert [round(outage.milliseconds or 0, -2) for outage in record.outages] in ([400.0], [500.0])
 
@@ -172,7 +270,7 @@ def test_long_connections_live_through_a_short_break(fabric: Fabric, tmp_path: P
 def test_a_dead_connection_is_told(fabric: Fabric, tmp_path: Path) -> None:
     traffic = Traffic(fabric, tmp_path / "record.jsonl")
     traffic.start(seconds_from_now(10))
-    traffic.wait_until_flowing(seconds_from_now(5), since=traffic.mark("before"), probes=20)
+    traffic.wait_until_open(seconds_from_now(5))
     # Another host without the tables of the first: what the server pushes finds no way back to the client.
     fabric.unplug(FLOATING_INTERFACE.id)
     fabric.plug(FLOATING_INTERFACE, "b", "ens6")
@@ -180,7 +278,9 @@ def test_a_dead_connection_is_told(fabric: Fabric, tmp_path: Path) -> None:
     moved = traffic.mark("moved")
     traffic.wait_until_flowing(seconds_from_now(5), since=moved, probes=200)
     record = traffic.stop()
-    assert not {flow.name: flow.alive for flow in record.flows}["download-1"]
+    alive = {flow.name: flow.alive for flow in record.flows}
+    assert not alive["bulk"]
+    assert not any(alive[f"download-{number}"] for number in range(1, 11))
 
 
 @pytest.mark.root
