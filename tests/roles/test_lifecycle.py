@@ -107,6 +107,7 @@ def test_the_groups_let_in_what_is_needed_and_no_more(site: Site) -> None:
     assert rules(hosts) == {
         ("tcp", 22, 22, "192.0.2.50/32"),
         ("udp", 5405, 5405, hosts["GroupId"]),
+        ("udp", 3780, 3780, hosts["GroupId"]),
         ("icmp", 8, -1, hosts["GroupId"]),
     }
     assert {rule[0] for rule in rules(nat)} == {"-1", "icmp"}

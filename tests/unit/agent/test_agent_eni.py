@@ -163,6 +163,20 @@ class FakeEc2:
         self._called("may_detach")
 
 
+class FakeCommit:
+    """The replica's commit; notes in the host's steps when it was begun and waited for."""
+
+    def __init__(self, machine: FakeHost, error: str) -> None:
+        machine.steps.append("commit")
+        self._machine = machine
+        self.flows = 20480
+        self.seconds = None if error else 0.19
+        self.error = error
+
+    def join(self, deadline: ocf.Deadline) -> None:
+        self._machine.steps.append("joined")
+
+
 class Bench:
     """All of it together."""
 
@@ -181,6 +195,9 @@ class Bench:
         self.tools.instance_id = self._instance_id
         self.tools.answers = lambda: self.probes.pop(0) if self.probes else False
         self.tools.is_alone = lambda timeout: self.alone
+        self.commit_error = ""
+        self.tools.commit = lambda: FakeCommit(self.host, self.commit_error)  # type: ignore[assignment,return-value]
+        self.tools.tidy_up = lambda: self.host.steps.append("tidy_up")
 
     def _instance_id(self, timeout: float) -> str:
         if self.id_errors:
@@ -261,6 +278,22 @@ def test_start_of_a_free_interface(bench: Callable[..., Bench]) -> None:
     line = made.log.last()
     assert (line["action"], line["rc"], line["previous"], line["forced"]) == ("start", 0, None, "false")
     assert {"describe", "detach", "attach", "link", "configure"} <= set(line)
+
+
+def test_connections_are_there_before_the_link_comes_up(bench: Callable[..., Bench]) -> None:
+    made = bench(PEER, replication=True)
+    assert made.start() == ocf.OCF_SUCCESS
+    assert made.host.steps == ["prepare", "commit", "wait_for_link", "joined", "configure", "tidy_up"]
+    assert (made.log.last()["flows"], made.log.last()["commit"]) == (20480, 0.19)
+
+
+def test_a_commit_that_fails_does_not_fail_the_start(bench: Callable[..., Bench]) -> None:
+    made = bench(PEER, replication=True)
+    made.commit_error = "conntrackd: No such file or directory"
+    assert made.start() == ocf.OCF_SUCCESS
+    assert made.host.configured
+    assert ("warning", {"action": "start", "commit": "failed", "reason": made.commit_error}) in made.log.lines
+    assert (made.log.last()["rc"], made.log.last()["commit"]) == (0, None)
 
 
 def test_start_takes_it_from_a_silent_holder(bench: Callable[..., Bench]) -> None:

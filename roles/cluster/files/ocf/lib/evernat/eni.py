@@ -157,6 +157,15 @@ Monitoring is local: no call to AWS, no credentials.""",
             kind="boolean",
             default="false",
         ),
+        Parameter(
+            "replication",
+            "Connections are replicated",
+            "True where conntrackd runs on both hosts. A start then commits the replica of the other host's connections"
+            " before the link comes up, so that they live on.",
+            ocf.boolean,
+            kind="boolean",
+            default="false",
+        ),
     ],
     actions=[
         Action("start", 180, start),
