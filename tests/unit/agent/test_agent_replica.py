@@ -45,7 +45,10 @@ def test_the_size_of_the_external_cache_is_read() -> None:
     assert replica.external_flows(STATISTICS) == 20480
 
 
-@pytest.mark.parametrize("text", ["", "cache internal:\ncurrent active connections: 3\n", "cache external:\n", "cache external:\nx: 3"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "cache internal:\ncurrent active connections: 3\n", "cache external:\n", "cache external:\nx: 3"],
+)
 def test_no_size_is_made_up(text: str) -> None:
     assert replica.external_flows(text) is None
 

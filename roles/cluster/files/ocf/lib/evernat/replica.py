@@ -23,8 +23,6 @@ STATISTICS_SECONDS = 1.0
 COMMIT_SECONDS = 10.0  # about 10 us a connection: enough for a million
 AFTERWARDS = "conntrackd -f external; conntrackd -R"
 
-Run = "Callable[[Sequence[str], float], str]"
-
 
 class ReplicaError(Exception):
     """conntrackd did not do what it was asked to."""
@@ -37,7 +35,9 @@ class Commit:
     it is not done. error: why it failed, if it did.
     """
 
-    def __init__(self, run: Run | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[str], float], str] | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.flows: int | None = None
         self.seconds: float | None = None
         self.error = ""

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """start and stop of ocf:evernat:eni. What to detach, attach or force is decided by the engine (_eni_move.py) alone.
 
-start: guard against a leak, get the attachment, wait for the link in this kernel, configure, verify. Meanwhile the replica
-of the other host's connections is committed to the kernel, so that the link finds them there.
+start: guard against a leak, get the attachment, wait for the link in this kernel, configure, verify. Meanwhile the
+replica of the other host's connections is committed to the kernel, so that the link finds them there.
 stop: take the ENI out of service in this kernel first, then give the attachment back as far as EC2 can be reached.
 """
 
