@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: evernat.aws contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The phases of a takeover, read from the agent's own log line on the host that took the interface over."""
+"""The phases of a move of the interface, read from the journals of the hosts that lost it and took it. Pure.
+
+Corosync tells when the lost host was out of the membership, Pacemaker when it had an action carried out, the agent's
+lines when it asked EC2 for what. Moments are monotonic seconds: the hosts and the client share one machine's clock.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,46 @@ from dataclasses import dataclass
 
 from lab.report import Phase
 
-PHASES = ("describe", "detach", "attach", "link", "configure")
+PHASES = ("describe", "detach", "attach", "link", "connections", "configure")
 FIELD = re.compile(r"(\w+)=(\"[^\"]*\"|\S*)")
+MEMBERSHIP = re.compile(r"\[QUORUM\] Members\[\d+\]")
+REQUESTED = re.compile(r"Requesting local execution of (start|stop) operation for eni ")
 
 
 @dataclass(frozen=True)
 class StartRecord:
-    """One successful start of the agent: when it began and ended (monotonic seconds), and its phases in seconds."""
+    """One successful start of the agent: when it began and ended (monotonic seconds), and its phases in seconds.
+
+    membership: the last change of Corosync's membership before it. requested: when Pacemaker had the agent started.
+    moving: when the agent turned to EC2. None where the journal does not tell.
+    """
 
     began: float
     ended: float
     phases: dict[str, float]
     forced: bool
+    membership: float | None = None
+    requested: float | None = None
+    moving: float | None = None
+
+    @property
+    def attaching(self) -> float:
+        """When EC2 was asked to attach."""
+        return self.ended - sum(self.phases.get(name, 0.0) for name in PHASES[PHASES.index("attach") :])
+
+    @property
+    def detaching(self) -> float:
+        """When EC2 was asked to detach, or the detach by another was first seen; `attaching` if there was none."""
+        return self.attaching - self.phases.get("detach", 0.0)
+
+
+@dataclass(frozen=True)
+class StopRecord:
+    """One stop of the agent: when Pacemaker had it started, asked EC2 to detach (None: it did not), and ended."""
+
+    requested: float
+    detaching: float | None
+    ended: float
 
 
 def fields_of(line: str) -> dict[str, str]:
@@ -30,38 +62,90 @@ def fields_of(line: str) -> dict[str, str]:
     return {key: value.strip('"') for key, value in FIELD.findall(line)}
 
 
+def lines_of(journal: Iterable[str]) -> Iterable[tuple[float, str]]:
+    """Moment and message of each of `journalctl --output=json`'s lines that has a message in text."""
+    for line in journal:
+        entry = json.loads(line)
+        if isinstance(entry.get("MESSAGE"), str):
+            yield int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6, entry["MESSAGE"]
+
+
 def starts_in(journal: Iterable[str]) -> list[StartRecord]:
     """The agent's successful starts in `journalctl --output=json` lines."""
     records = []
-    for line in journal:
-        entry = json.loads(line)
-        message = entry.get("MESSAGE")
-        if not isinstance(message, str):
-            continue
+    membership = requested = moving = None
+    for moment, message in lines_of(journal):
         facts = fields_of(message)
-        if facts.get("action") != "start" or facts.get("rc") != "0" or "seconds" not in facts:
-            continue
-        ended = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
-        spans = {name: float(facts[name]) for name in PHASES if name in facts}
-        began = ended - float(facts["seconds"])
-        records.append(StartRecord(began, ended, spans, facts.get("forced") == "true"))
+        if MEMBERSHIP.search(message):
+            membership = moment
+        elif REQUESTED.search(message):
+            requested, moving = moment, None
+        elif facts.get("action") == "start" and facts.get("event") == "decision" and "at" in facts and moving is None:
+            moving = moment - float(facts["at"])
+        elif facts.get("action") == "start" and facts.get("rc") == "0" and "seconds" in facts:
+            spans = {name: float(facts[name]) for name in PHASES if name in facts}
+            began, forced = moment - float(facts["seconds"]), facts.get("forced") == "true"
+            records.append(StartRecord(began, moment, spans, forced, membership, requested, moving))
+            requested = moving = None
+    return records
+
+
+def stops_in(journal: Iterable[str]) -> list[StopRecord]:
+    """The agent's stops, as Pacemaker asked for them, in `journalctl --output=json` lines."""
+    records = []
+    requested = detaching = None
+    for moment, message in lines_of(journal):
+        facts = fields_of(message)
+        if REQUESTED.search(message):
+            requested, detaching = moment, None
+        elif facts.get("action") == "stop" and facts.get("step") == "detach":
+            detaching = moment
+        elif facts.get("action") == "stop" and facts.get("rc") == "0" and requested is not None:
+            records.append(StopRecord(requested, detaching, moment))
+            requested = detaching = None
     return records
 
 
 def phases_after(fault: float, start: StartRecord, first_answer: float) -> list[Phase]:
-    """From the fault to the first packet answered, in seconds after the fault.
+    """A takeover from the fault to the first packet answered, in seconds after the fault.
 
-    What the agent did besides its named phases (process start, reading local state) is shown as `agent`.
+    detection: until the lost host is out of the membership. transition: until Pacemaker has the agent started. agent:
+    its processes, until it turns to EC2. guard: what the question to the silent holder took beyond the describe.
     """
-    phases = [Phase("detection", 0.0, start.began - fault)]
-    moment = start.began - fault
-    own = (start.ended - start.began) - sum(start.phases.values())
-    if own > 0:
-        phases.append(Phase("agent", moment, moment + own))
-        moment += own
-    for name in PHASES:
+    membership = start.membership if start.membership is not None and start.membership > fault else None
+    moving = start.moving if start.moving is not None else start.began
+    requested = start.requested or start.began
+    marks = [("detection", membership or requested), ("transition", requested), ("agent", moving)]
+    marks += [("describe", moving + start.phases.get("describe", 0.0)), ("guard", start.detaching)]
+    return _phases(fault, [*marks, ("detach", start.attaching), *_arrival(start), ("first packet", first_answer)])
+
+
+def phases_of_switchover(
+    asked: float, stop: StopRecord, start: StartRecord, first_lost: float, first_answer: float
+) -> list[Phase]:
+    """A planned move from its asking to the first packet answered, in seconds after the asking.
+
+    transition: until Pacemaker has the holder's agent started. stop: until the client's first lost packet, the link
+    being down. describe: until EC2 is asked to detach. detach: until it is free and the new holder asks to attach it.
+    """
+    marks = [("transition", stop.requested), ("stop", first_lost), ("describe", stop.detaching or stop.ended)]
+    return _phases(asked, [*marks, ("detach", start.attaching), *_arrival(start), ("first packet", first_answer)])
+
+
+def _arrival(start: StartRecord) -> list[tuple[str, float]]:
+    """The ends of the phases from attach on."""
+    ends, moment = [], start.attaching
+    for name in PHASES[PHASES.index("attach") :]:
         if name in start.phases:
-            phases.append(Phase(name, moment, moment + start.phases[name]))
             moment += start.phases[name]
-    phases.append(Phase("first packet", moment, max(first_answer - fault, moment)))
+            ends.append((name, moment))
+    return ends
+
+
+def _phases(zero: float, ends: list[tuple[str, float]]) -> list[Phase]:
+    """Phases that follow each other, each from the end of the one before; one that ended before that took no time."""
+    phases, moment = [], 0.0
+    for name, end in ends:
+        phases.append(Phase(name, moment, max(end - zero, moment)))
+        moment = phases[-1].end
     return phases
