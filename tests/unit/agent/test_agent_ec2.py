@@ -359,21 +359,49 @@ def test_nobody_listening_is_a_connection_error() -> None:
     assert caught.value.code == "ConnectionError"
 
 
-def test_one_connection_serves_several_calls() -> None:
+def keep_alive(peer: socket.socket) -> None:
     date = email.utils.formatdate(NOW, usegmt=True).encode()
+    while peer.recv(1000):
+        peer.sendall(b"HTTP/1.1 200 OK\r\nDate: " + date + b"\r\nContent-Length: 2\r\n\r\nok")
 
-    def serve(peer: socket.socket) -> None:
-        while peer.recv(1000):
-            peer.sendall(b"HTTP/1.1 200 OK\r\nDate: " + date + b"\r\nContent-Length: 2\r\n\r\nok")
 
-    server = LoopbackServer(serve)
+@pytest.mark.parametrize("early", [False, True])
+def test_one_connection_serves_several_calls(early: bool) -> None:
+    server = LoopbackServer(keep_alive)
     http = ec2.HttpServer(server.url, "the test")
+    if early:
+        http.open_early(2.0)
     for _unused in range(3):
         answer = http.request("GET", "/", {}, b"", 2.0)
         assert (answer.status, answer.body, answer.server_time) == (200, b"ok", NOW)
     assert server.connections == 1
     http.close()
     server.close()
+
+
+def test_the_connection_is_there_before_the_first_call() -> None:
+    server = LoopbackServer(keep_alive)
+    http = ec2.HttpServer(server.url, "the test")
+    http.open_early(2.0)
+    deadline = time.monotonic() + 5
+    while not server.connections and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.connections == 1
+    http.close()
+    server.close()
+
+
+def test_a_connection_that_cannot_be_opened_early_is_the_first_calls_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    http = ec2.HttpServer(f"http://127.0.0.1:{port}", "the test")
+    http.open_early(2.0)
+    with pytest.raises(ApiError) as caught:
+        http.request("GET", "/", {}, b"", 2.0)
+    assert caught.value.code == "ConnectionError"
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        threading.Thread(target=lambda: keep_alive(listener.accept()[0]), daemon=True).start()
+        assert http.request("GET", "/", {}, b"", 2.0).status == 200
 
 
 def test_a_name_service_that_hangs_costs_no_more_than_the_time_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,19 @@ class HttpServer:
         self.host_header = self.name if default else f"{self.name}:{self.port}"
         self.path = parts.path or "/"
         self._connection: http.client.HTTPConnection | None = None
+        self._opening: threading.Thread | None = None
+
+    def open_early(self, timeout: float) -> None:
+        """Connect in the background, ahead of the first request. If that fails, the request tries again, and tells."""
+
+        def connect() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                connection = self._connect(timeout)
+                connection.connect()
+                self._connection = connection
+
+        self._opening = threading.Thread(target=connect, daemon=True)
+        self._opening.start()
 
     def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
         """Raises ApiError Timeout, ConnectionError or BadAnswer."""
@@ -122,6 +135,9 @@ class HttpServer:
             raise ApiError("BadAnswer", f"{self.what}: {type(error).__name__}: {error}") from error
 
     def _request(self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Answer:
+        if self._opening is not None:
+            self._opening.join(timeout)
+            self._opening = None
         if self._connection is None:
             self._connection = self._connect(timeout)
         connection = self._connection

@@ -60,9 +60,9 @@ class Tools:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         metadata = ec2.Metadata()
         endpoint = settings["endpoint"] or ocf.ec2_endpoint(str(settings["region"]))
-        self.client: Client = ec2.Ec2(
-            str(settings["region"]), ec2.HttpServer(endpoint, "the EC2 endpoint"), metadata.credentials
-        )
+        server = ec2.HttpServer(endpoint, "the EC2 endpoint")
+        server.open_early(LOOK_SECONDS)  # while the metadata service is asked
+        self.client: Client = ec2.Ec2(str(settings["region"]), server, metadata.credentials)
         self.clock: Clock = MonotonicClock()
         self.instance_id: Callable[[float], str] = lambda timeout: (
             settings["instance_id"] or ec2.find_instance_id(metadata, timeout)
