@@ -281,6 +281,60 @@ def test_a_watchers_day() -> None:
     assert verdicts == [1, 1, 0, 0]
 
 
+class VirtualTime:
+    """In the place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class SlowEcho:
+    """An echo that answers some of its requests, by number; keeps when each was sent."""
+
+    def __init__(self, answered: set[int], clock: VirtualTime) -> None:
+        self._answers = answered
+        self._clock = clock
+        self.sent: list[float] = []
+
+    def send(self) -> None:
+        self.sent.append(self._clock.now)
+
+    def answered(self, seconds: float) -> bool:
+        if len(self.sent) in self._answers:
+            return True
+        self._clock.sleep(seconds)
+        return False
+
+    def drain(self) -> bool:
+        return False
+
+
+def test_a_probe_that_is_not_answered_is_followed_by_the_next_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, verdicts = VirtualTime(), []
+    keep = {"settled": None, "set": lambda self, verdict: verdicts.append(verdict.value), "work": lambda self: None}
+    attribute: Any = type("Keep", (), {**keep, "close": lambda self: None})()
+    way: Any = type("Open", (), {"refresh": lambda self: None, "is_open": lambda self: True})()
+
+    def beat(value: int | None) -> None:
+        made.stopping = len(echo.sent) == 6
+
+    made = watcher.Watcher("02:00:00:00:00:01", "10.0.1.100", 0.25, 3, way, attribute, beat)
+    echo = SlowEcho({1, 2}, clock)
+    monkeypatch.setattr(watcher, "time", clock)
+    monkeypatch.setattr(made, "_is_here", lambda: False)
+    monkeypatch.setattr(made, "_open_echo", lambda: echo)
+    made.run()
+    gaps = [round(after - before, 3) for before, after in zip(echo.sent, echo.sent[1:])]
+    assert gaps == [0.25, 0.25, 0.1, 0.1, 0.25]
+    assert verdicts == [1, 1, 0, 0]
+
+
 # the OCF actions
 
 

@@ -289,7 +289,7 @@ as a clone.""",
         Parameter(
             "interval_ms",
             "Probe interval",
-            "Time between two probes, in milliseconds.",
+            "Time between two probes, in milliseconds. One that is not answered is followed by the next within 100 ms.",
             ocf.integer(50, 10000),
             kind="integer",
             default="250",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ocf import Log
 
+ANSWER_SECONDS = 0.1  # an answer takes less than a millisecond; a later one still counts when the next is waited for
 PRIMARY_SECONDS = 5.0  # how long what is known of the primary link is taken for true
 CONNECT_SECONDS = 0.5
 CONNECT_ADDRESSES = 2
@@ -221,14 +222,20 @@ class Watcher:
         """Until `stopping` is set."""
         due = time.monotonic()
         while not self.stopping:
-            self.round(due + self.interval)
+            due += self.interval
+            self.round(due)
             self.beat(self.attribute.settled)
             # After a freeze the rounds that were missed are not made up for.
-            due = max(due + self.interval, time.monotonic())
+            due = time.monotonic() if self._in_doubt else max(due, time.monotonic())
         self.attribute.close()
 
+    @property
+    def _in_doubt(self) -> bool:
+        """It was silent, but not often enough to tell: asked again at once, as a takeover may wait for the answer."""
+        return 0 < self._silent < self.probes
+
     def round(self, until: float) -> None:
-        """One observation; takes until the given monotonic time."""
+        """One observation; takes until the given monotonic time, less while in doubt."""
         self.way.refresh()
         here = self._is_here()
         if here is None:
@@ -261,8 +268,9 @@ class Watcher:
                 pause(until)
                 return False
             echo.send()
-            answered = echo.answered(max(0.0, until - time.monotonic()))
-            pause(until)
+            answered = echo.answered(min(ANSWER_SECONDS, max(0.0, until - time.monotonic())))
+            if answered or self._silent + 1 >= self.probes:
+                pause(until)
             return echo.drain() or answered
         except OSError:
             self._echo_until = 0.0  # the primary link may have changed
