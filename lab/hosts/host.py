@@ -159,6 +159,10 @@ class Host:
         """End a freeze."""
         cgroup.freeze(self._cgroup_in_use(), False, timeout)
 
+    def throttle(self, share: float, timeout: float = 5.0) -> None:
+        """Let all processes of the host together have only this share of one CPU, until it is 0 again."""
+        cgroup.throttle(self._cgroup_in_use(), share, timeout)
+
     def is_on(self) -> bool:
         """Whether the host's init is alive."""
         return self._init_pid() is not None
@@ -174,6 +178,10 @@ class Host:
         """The machine's pids of everything that runs on the host; empty if it is off."""
         group = self._current_cgroup()
         return cgroup.pids(group) if group is not None else []
+
+    def cpu_seconds(self) -> float:
+        """CPU time that all processes of this boot have used. Raises HostError if the host is off."""
+        return cgroup.cpu_seconds(self._cgroup_in_use())
 
     def daemon_pid(self, name: str) -> int:
         """The machine's pid of the daemon `name`: of several, the one that systemd started. HostError if none runs."""

@@ -15,6 +15,7 @@ from lab.lab import LabSettings
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="wait for minutes where the issue asks for minutes")
+    parser.addoption("--soak-nice", type=int, default=0, help="of the busy loops: 19 on a machine that others need")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from lab.hosts import cgroup, image
 from lab.hosts.errors import HostError, HostTimeout
 from lab.hosts.host import File, Host, purge
+from lab.hosts.wait import wait_until
 
 RUN = f"evernat-test-hosts-{os.getpid()}"
 STATE_ROOT = Path("/run/evernat-lab") / RUN
@@ -288,6 +290,34 @@ class TestFreeze:
         pair.b.power_cut()
         assert not pair.b.is_on()
         boot_again(pair.b)
+
+
+class TestThrottle:
+    def test_all_of_a_host_share_a_part_of_one_cpu_until_it_ends(self, pair: Pair) -> None:
+        loops = "for i in 1 2; do timeout 4 sh -c 'while :; do :; done' & done; wait; times"
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(pair.a.run, ["sh", "-c", loops])
+            wait_until("the loops run", lambda: has_begun(pair.a, "timeout"), 10, lambda: str(pair.a.pids()))
+            pair.a.throttle(0.1)
+            try:
+                assert answer(pair.a, "echo", "slow") == "slow"
+                used = run.result().stdout.split()[2]  # of the children, in user space: 8 s if nothing held them
+            finally:
+                pair.a.throttle(0)
+        assert float(used.removeprefix("0m").removesuffix("s")) < 4
+        assert list(cgroup.CPU_V1.glob(f"{cgroup.PARENT}-*{RUN}*")) == []
+
+    def test_a_throttled_host_can_lose_its_power(self, pair: Pair) -> None:
+        pair.b.throttle(0.1)
+        pair.b.power_cut()
+        assert list(cgroup.CPU_V1.glob(f"{cgroup.PARENT}-*{RUN}*")) == []
+        boot_again(pair.b)
+
+
+def has_begun(host: Host, name: str) -> bool:
+    with suppress(HostError):
+        return host.daemon_pid(name) > 0
+    return False
 
 
 # A run of the lab that boots a host, starts a command on it, and then hangs until it is killed.
