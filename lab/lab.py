@@ -63,6 +63,7 @@ class Delays:
     detach: float = 2.5
     attach: float = 2.0
     link: float = 0.5  # from `attached` to the link seen in the guest
+    reassign: float = 0.0  # from the answer to its effect, where an address, Elastic IP or route is moved by one call
 
     def __str__(self) -> str:
         return f"API {self.api * 1000:.0f} ms, detach {self.detach:g} s, attach {self.attach:g} s, link {self.link:g} s"
@@ -89,6 +90,7 @@ class Lab:
                 api_delay=delays.api,
                 attach_delay=delays.attach,
                 detach_delay=delays.detach,
+                reassign_delay=delays.reassign,
                 dead_detach=settings.dead_detach,
             ),
             hooks=_Realiser(self),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import moto.ec2.models.elastic_ip_addresses as eips
@@ -14,6 +15,7 @@ from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, generate_dns_from_ip, random_
 
 from lab.aws.errors import refusal
 from lab.aws.patching import replace
+from lab.aws.world import world
 
 ELASTIC_PREFIX = "198.51.100."  # RFC 5737 TEST-NET-2
 INSTANCE_PREFIX = "203.0.113."  # RFC 5737 TEST-NET-3
@@ -122,8 +124,8 @@ def associate(
     allocation_id: str | None = None,
     reassociate: bool = False,
     private_ip: str | None = None,
-) -> Any:
-    """Move an Elastic IP to a private address."""
+) -> str:
+    """Move an Elastic IP to a private address. Returns the association's id."""
     eip = (backend.address_by_ip([address]) if address else backend.address_by_allocation([allocation_id]))[0]
     if eni is None:
         if len(instance.nics) != 1 and private_ip is None:
@@ -138,17 +140,50 @@ def associate(
         raise refusal("InvalidParameterValue", f"Address {private_ip} is not assigned to interface {eni.id}.")
     _check_gateway(backend, eni)
     if eip.eni is eni and eip.private_ip == private_ip:
-        return eip
+        return str(eip.association_id)
     if not reassociate:
         _check_unassociated(backend, eip, eni, private_ip)
+    association_id = random_eip_association_id()
+    moves = eip.eni is not None
+    delay = world().settings.reassign_delay if moves else 0.0
+    world().take_effect(delay, partial(_put, backend, eip, eni, private_ip, association_id))
+    return association_id
+
+
+def _put(backend: Any, eip: Any, eni: Any, private_ip: str, association_id: str) -> None:
+    """Give an Elastic IP to a private address, which loses any that it has."""
     for other in backend.addresses:
         if other.eni is eni and other.private_ip == private_ip:
             _disassociate(other)
     eip.eni, eip.instance, eip.private_ip = eni, eni.instance, private_ip
-    eip.association_id = random_eip_association_id()
+    eip.association_id = association_id
     if private_ip == eni.private_ip_address:
         eni._auto_public_ip = None  # the launch's address goes back to the pool
-    return eip
+
+
+def follow(backend: Any, private_ip: str, old: Any, new: Any) -> None:
+    """A private address goes to another interface: its Elastic IP goes along."""
+    for eip in backend.addresses:
+        if eip.eni is old and eip.private_ip == private_ip:
+            eip.eni, eip.instance = new, new.instance
+
+
+def leave(backend: Any, private_ip: str, eni: Any) -> None:
+    """A private address is taken off an interface: its Elastic IP is free again."""
+    for eip in backend.addresses:
+        if eip.eni is eni and eip.private_ip == private_ip:
+            _disassociate(eip)
+
+
+def private_addresses(eni: Any) -> list[dict[str, Any]]:
+    """The private addresses of an interface, each with what it is associated with, as Describe calls show them."""
+    public_ips = public_ips_by_private_ip(eni)
+    shown = []
+    for address in eni.private_ip_addresses:
+        entry = {name: value for name, value in address.items() if name != "Association"}
+        public_ip = public_ips.get(address["PrivateIpAddress"])
+        shown.append({**entry, "Association": association(eni, public_ip)} if public_ip else entry)
+    return shown
 
 
 def _interface_with(instance: Any, private_ip: str) -> Any:
@@ -216,7 +251,7 @@ def respond_associate(self: Any) -> ActionResult:
         raise refusal("MissingParameter", "Either 'InstanceId' or 'NetworkInterfaceId' must be provided")
     if not get("AllocationId") and not get("PublicIp"):
         raise refusal("MissingParameter", "Either public IP or allocation id must be specified")
-    eip = backend.associate_address(
+    association_id = backend.associate_address(
         instance=backend.get_instance(get("InstanceId")) if get("InstanceId") else None,
         eni=backend.get_network_interface(get("NetworkInterfaceId")) if get("NetworkInterfaceId") else None,
         address=get("PublicIp"),
@@ -224,7 +259,7 @@ def respond_associate(self: Any) -> ActionResult:
         reassociate=str(get("AllowReassociation")).lower() == "true",
         private_ip=get("PrivateIpAddress"),
     )
-    return ActionResult({"AssociationId": eip.association_id})
+    return ActionResult({"AssociationId": association_id})
 
 
 def apply() -> None:

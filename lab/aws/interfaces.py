@@ -349,11 +349,7 @@ def respond_describe(self: Any) -> ActionResult:
     )
     found, next_token = page(found, self._get_param("MaxResults"), self._get_param("NextToken"))
     for eni in found:
-        for address in eni.private_ip_addresses:
-            public_ip = eni.public_ips_by_private_ip.get(address["PrivateIpAddress"])
-            address.pop("Association", None)
-            if public_ip:
-                address["Association"] = addresses.association(eni, public_ip)
+        eni.private_ip_addresses = addresses.private_addresses(eni)
     return ActionResult({"NetworkInterfaces": found, "NextToken": next_token})
 
 
@@ -371,18 +367,79 @@ def page(items: list[Any], max_results: Any, token: str | None) -> tuple[list[An
     return items[start:end], f"page-{end}" if end < len(items) else None
 
 
-def assign_private_ips(
-    backend: Any, eni_id: str, private_ip_addresses: Any = None, secondary_ips_count: Any = None
-) -> Any:
+def respond_assign(self: Any) -> ActionResult:
+    """AssignPrivateIpAddresses: addresses or their number, not both."""
+    backend, get = self.ec2_backend, self._get_param
+    eni = backend.get_network_interface(get("NetworkInterfaceId"))
+    listed, count = get("PrivateIpAddresses", []), int(get("SecondaryPrivateIpAddressCount") or 0)
+    if listed and count:
+        raise refusal("InvalidParameterCombination", "Either addresses or their number can be specified, not both.")
+    if not listed and not count:
+        raise refusal("MissingParameter", "Either private IP addresses or their number must be specified")
+    new = assign(backend, eni, listed, count, may_move=str(get("AllowReassignment")).lower() == "true")
+    shown = [{"PrivateIpAddress": address} for address in new]
+    return ActionResult({"NetworkInterfaceId": eni.id, "AssignedPrivateIpAddresses": shown})
+
+
+def assign(backend: Any, eni: Any, listed: list[str], count: int, may_move: bool) -> list[str]:
+    """Give an interface more private addresses; one that another interface has is moved if that is allowed."""
+    own = [address["PrivateIpAddress"] for address in eni.private_ip_addresses]
+    wanted = [address for address in listed if address not in own]
+    holders = {address: _holder(eni.subnet, address) for address in wanted} if may_move else {}
+    for address in wanted:
+        if holders.get(address) is None:
+            check_address(eni.subnet, address)
+        elif holders[address].private_ip_address == address:
+            raise refusal("InvalidParameterValue", f"Address {address} is the primary address of another interface.")
+    limit = address_limit(eni)
+    if limit is not None and len(own) + len(wanted) + count > limit:
+        raise refusal("PrivateIpAddressLimitExceeded", f"Number of private addresses will exceed limit ({limit}).")
+    for _ in range(count):
+        wanted.append(free_address(eni.subnet, set(wanted)))
+    for address in wanted:
+        old = holders.get(address)
+        delay = world().settings.reassign_delay if old is not None else 0.0
+        world().take_effect(delay, partial(_give, backend, address, old, eni))
+    return wanted
+
+
+def _holder(subnet: Any, address: str) -> Any:
+    """The interface of a subnet that has a private address, if there is one."""
+    for eni in subnet.ec2_backend.enis.values():
+        if eni.subnet.id == subnet.id and address in [entry["PrivateIpAddress"] for entry in eni.private_ip_addresses]:
+            return eni
+    return None
+
+
+def _give(backend: Any, address: str, old: Any, new: Any) -> None:
+    if old is not None:
+        _drop(old, address)
+        addresses.follow(backend, address, old, new)
+    new.private_ip_addresses.append({"Primary": False, "PrivateIpAddress": address})
+
+
+def _drop(eni: Any, address: str) -> None:
+    eni.private_ip_addresses = [entry for entry in eni.private_ip_addresses if entry["PrivateIpAddress"] != address]
+
+
+def address_limit(eni: Any) -> int | None:
+    """How many private addresses an interface may have: a matter of the instance that it is attached to."""
+    if eni.instance is None:
+        return None
+    return int(INSTANCE_TYPES[eni.instance.instance_type]["NetworkInfo"]["Ipv4AddressesPerInterface"])
+
+
+def unassign(backend: Any, eni_id: str, private_ip_address: list[str] | None = None) -> None:
     eni = backend.get_network_interface(eni_id)
-    own = {address["PrivateIpAddress"] for address in eni.private_ip_addresses}
-    new = [address for address in private_ip_addresses or [] if address not in own]
-    for address in new:
-        check_address(eni.subnet, address)
-    for _ in range(int(secondary_ips_count or 0)):
-        new.append(free_address(eni.subnet, set(new)))
-    eni.private_ip_addresses.extend({"Primary": False, "PrivateIpAddress": address} for address in new)
-    return eni
+    own = [entry["PrivateIpAddress"] for entry in eni.private_ip_addresses]
+    for address in private_ip_address or []:
+        if address not in own:
+            raise refusal("InvalidParameterValue", f"Some of {address} are not assigned to interface {eni.id}")
+        if address == eni.private_ip_address:
+            raise refusal("InvalidParameterValue", f"The primary address {address} of {eni.id} cannot be unassigned.")
+    for address in private_ip_address or []:
+        addresses.leave(backend, address, eni)
+        _drop(eni, address)
 
 
 def init_attachment(self: Attachment, eni: Any) -> None:
@@ -416,13 +473,17 @@ def apply() -> None:
     _init_interface = replace(NetworkInterface, "__init__", init_interface)
     # A private address is of the subnet, not reserved, not in use; a security group exists, in the same VPC.
     _create = replace(backend, "create_network_interface", create)
-    replace(backend, "assign_private_ip_addresses", assign_private_ips)
+    # A secondary address is taken from another interface only with leave, and its Elastic IP goes along.
+    replace(response, "assign_private_ip_addresses", respond_assign)
+    # A primary address stays; one that is unassigned loses its Elastic IP.
+    replace(backend, "unassign_private_ip_addresses", unassign)
     # An interface in use can't be deleted; one that goes loses its Elastic IP.
     replace(backend, "delete_network_interface", delete)
     # ModifyNetworkInterfaceAttribute takes one attribute; an empty description and DeleteOnTermination are applied.
     replace(response, "modify_network_interface_attribute", respond_modify)
-    # DescribeNetworkInterfaces pages, and shows what each private address is associated with.
+    # DescribeNetworkInterfaces pages; it and DescribeInstances show what each private address is associated with.
     replace(response, "describe_network_interfaces", respond_describe)
+    replace(NetworkInterface, "instance_private_ip_address_list", property(addresses.private_addresses))
     # The groups of an interface are its own, whatever those of the instance's primary interface are.
     replace(NetworkInterface, "group_set", property(lambda self: self._group_set))
     # An address is shown from what it is associated with: an Elastic IP first, else the one given at launch.

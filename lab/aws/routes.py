@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from typing import Any
 
 from moto.ec2.models.route_tables import Route, RouteBackend
@@ -12,6 +13,7 @@ from moto.ec2.responses.route_tables import RouteTables
 
 from lab.aws.errors import refusal
 from lab.aws.patching import replace
+from lab.aws.world import world
 
 TARGETS = (
     "gateway_id", "instance_id", "nat_gateway_id", "egress_only_igw_id", "transit_gateway_id", "interface_id",
@@ -33,10 +35,17 @@ def create_route(
     return _create_route(backend, route_table_id, destination_cidr_block, *arguments, **more)
 
 
-def replace_route(backend: Any, route_table_id: str, destination_cidr_block: str, *arguments: Any, **more: Any) -> Any:
+def replace_route(backend: Any, route_table_id: str, destination_cidr_block: str, *arguments: Any, **more: Any) -> None:
     table = backend.get_route_table(route_table_id)
     _check_target(backend, table, more, given=sum(value is not None for value in arguments[2:]))
-    return _replace_route(backend, route_table_id, destination_cidr_block, *arguments, **more)
+    known = [route.destination_cidr_block for route in table.routes]
+    if destination_cidr_block is not None and destination_cidr_block not in known:
+        raise refusal(
+            "InvalidParameterValue",
+            f"There is no route defined for '{destination_cidr_block}' in the route table. Use CreateRoute instead.",
+        )
+    change = partial(_replace_route, backend, route_table_id, destination_cidr_block, *arguments, **more)
+    world().take_effect(world().settings.reassign_delay, change)
 
 
 def checked_cidr(text: str) -> str:

@@ -29,6 +29,7 @@ class AwsSettings:
     api_delay: float = 0.0  # before each API call is carried out
     attach_delay: float = 0.0  # from `attaching` to `attached`
     detach_delay: float = 0.0  # from `detaching` to `available`
+    reassign_delay: float = 0.0  # from the answer to a call that moves an address, Elastic IP or route to its effect
     pending_delay: float = 0.0  # from `pending` to `running`, beyond what the host needs to boot
     stopping_delay: float = 0.0  # from `stopping` to `stopped`, beyond what the host needs to shut down
     terminating_delay: float = 0.0  # the same, from `shutting-down` to `terminated`

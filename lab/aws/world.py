@@ -54,6 +54,20 @@ class World:
             for delay, task in tasks:
                 self._start(delay, task)
 
+    def take_effect(self, delay: float, change: Callable[[], None]) -> None:
+        """Make a change of the account so long after the current call: within the call if there is no delay."""
+        if delay <= 0:
+            change()
+            return
+
+        def make() -> None:
+            self.wait(delay)
+            with self.lock:
+                change()
+            self.changed()
+
+        self.after_call(delay, make)
+
     def wait(self, seconds: float) -> None:
         """Let time pass. Raises Closed when the emulator is closed meanwhile."""
         if seconds > 0 and self.closing.wait(seconds):

@@ -70,6 +70,94 @@ def test_secondary_addresses(aws: Account) -> None:
     assert [item["Primary"] for item in addresses] == [True, False]
 
 
+def secondary(aws: Account, address: str = "10.0.1.51") -> str:
+    """An interface with this secondary address."""
+    eni = aws.new_interface()
+    aws.ec2.assign_private_ip_addresses(NetworkInterfaceId=eni, PrivateIpAddresses=[address])
+    return eni
+
+
+def addresses_of(aws: Account, eni: str) -> list[str]:
+    return [item["PrivateIpAddress"] for item in aws.interface(eni)["PrivateIpAddresses"]]
+
+
+def test_a_secondary_address_is_moved_with_leave(aws: Account) -> None:
+    """AssignPrivateIpAddresses AllowReassignment=true takes it from the other interface. Source: API reference."""
+    old, new = secondary(aws), aws.new_interface()
+    told = aws.ec2.assign_private_ip_addresses(
+        NetworkInterfaceId=new, PrivateIpAddresses=["10.0.1.51"], AllowReassignment=True
+    )
+    assert told["AssignedPrivateIpAddresses"] == [{"PrivateIpAddress": "10.0.1.51"}]
+    assert "10.0.1.51" in addresses_of(aws, new)
+    assert "10.0.1.51" not in addresses_of(aws, old)
+
+
+def test_a_moved_address_takes_its_elastic_ip_along(aws: Account) -> None:
+    """AssignPrivateIpAddresses AllowReassignment=true: "any Elastic IP address ... is also moved" (API reference)."""
+    instances = aws.launch(2)
+    old, new = (aws.primary(instance) for instance in instances)
+    aws.ec2.assign_private_ip_addresses(NetworkInterfaceId=old, PrivateIpAddresses=["10.0.1.51"])
+    allocation, public = allocate(aws)
+    associated = aws.ec2.associate_address(
+        AllocationId=allocation, NetworkInterfaceId=old, PrivateIpAddress="10.0.1.51"
+    )
+    aws.ec2.assign_private_ip_addresses(
+        NetworkInterfaceId=new, PrivateIpAddresses=["10.0.1.51"], AllowReassignment=True
+    )
+    (address,) = aws.ec2.describe_addresses(AllocationIds=[allocation])["Addresses"]
+    assert (address["NetworkInterfaceId"], address["InstanceId"]) == (new, instances[1])
+    assert address["AssociationId"] == associated["AssociationId"]
+    shown = aws.instance(instances[1])["NetworkInterfaces"][0]["PrivateIpAddresses"]
+    assert [item.get("Association", {}).get("PublicIp") for item in shown][-1] == public
+    assert public not in str(aws.instance(instances[0]))
+
+
+def test_a_primary_address_is_not_moved(aws: Account) -> None:
+    """AssignPrivateIpAddresses of another interface's primary address: refused. Source: EC2 user guide."""
+    aws.new_interface(PrivateIpAddress="10.0.1.50")
+    new = aws.new_interface()
+    with refused("InvalidParameterValue", "primary"):
+        aws.ec2.assign_private_ip_addresses(
+            NetworkInterfaceId=new, PrivateIpAddresses=["10.0.1.50"], AllowReassignment=True
+        )
+
+
+def test_an_instance_type_limits_addresses(aws: Account) -> None:
+    """A t3.micro's interface has two addresses: PrivateIpAddressLimitExceeded. Source: EC2's error codes."""
+    (instance,) = aws.launch()
+    with refused("PrivateIpAddressLimitExceeded"):
+        aws.ec2.assign_private_ip_addresses(NetworkInterfaceId=aws.primary(instance), SecondaryPrivateIpAddressCount=2)
+
+
+def test_addresses_or_their_number(aws: Account) -> None:
+    """AssignPrivateIpAddresses with both, and with neither: refused. Source: API reference."""
+    eni = aws.new_interface()
+    with refused("InvalidParameterCombination"):
+        aws.ec2.assign_private_ip_addresses(
+            NetworkInterfaceId=eni, PrivateIpAddresses=["10.0.1.51"], SecondaryPrivateIpAddressCount=1
+        )
+    with refused("MissingParameter"):
+        aws.ec2.assign_private_ip_addresses(NetworkInterfaceId=eni)
+
+
+def test_an_unassigned_address_leaves_its_elastic_ip(aws: Account) -> None:
+    """UnassignPrivateIpAddresses: the Elastic IP is associated with nothing then. Source: EC2 user guide."""
+    eni = secondary(aws)
+    allocation, _ = allocate(aws)
+    aws.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=eni, PrivateIpAddress="10.0.1.51")
+    aws.ec2.unassign_private_ip_addresses(NetworkInterfaceId=eni, PrivateIpAddresses=["10.0.1.51"])
+    assert "10.0.1.51" not in addresses_of(aws, eni)
+    assert "AssociationId" not in aws.ec2.describe_addresses(AllocationIds=[allocation])["Addresses"][0]
+
+
+def test_what_cannot_be_unassigned(aws: Account) -> None:
+    """UnassignPrivateIpAddresses of an address that is not there, or primary: refused. Source: EC2's error codes."""
+    eni = aws.new_interface(PrivateIpAddress="10.0.1.50")
+    for address in ("10.0.1.51", "10.0.1.50"):
+        with refused("InvalidParameterValue"):
+            aws.ec2.unassign_private_ip_addresses(NetworkInterfaceId=eni, PrivateIpAddresses=[address])
+
+
 # --- Elastic IPs ---------------------------------------------------------------------------------------------------
 
 

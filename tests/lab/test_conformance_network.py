@@ -22,6 +22,12 @@ def default_route(aws: Account, table_id: str) -> dict[str, Any]:
 # --- routes --------------------------------------------------------------------------------------------------------
 
 
+def test_a_route_that_is_not_there_is_not_replaced(aws: Account) -> None:
+    """ReplaceRoute without such a route: InvalidParameterValue. Source: getmoto/moto#6425."""
+    with refused("InvalidParameterValue", "There is no route defined"):
+        aws.ec2.replace_route(RouteTableId=table(aws), DestinationCidrBlock="10.9.0.0/16", GatewayId=aws.gateway)
+
+
 def test_a_route_to_an_interface(aws: Account) -> None:
     """Route.State: blackhole while the interface is detached or gone; it names the holder. Source: reference."""
     eni, instances, table_id = aws.new_interface(), aws.launch(2), table(aws)

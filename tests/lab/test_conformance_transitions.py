@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-from conformance import account, refused, until
+from conformance import Account, account, refused, until
 
 from lab.aws import Hooks, InstanceRecord, InterfaceRecord, Snapshot
 
@@ -312,3 +312,48 @@ def test_delays_are_of_the_call_alone() -> None:
             thread.join(10)
         took = time.monotonic() - began
         assert STEP <= took < 4 * STEP
+
+
+# --- moves by one call -----------------------------------------------------------------------------------------------
+
+
+def holder_of(aws: Account, *interfaces: str) -> list[str]:
+    """Those of the interfaces that have 10.0.1.51."""
+    return [eni for eni in interfaces if "10.0.1.51" in str(aws.interface(eni)["PrivateIpAddresses"])]
+
+
+def test_a_moved_address_takes_effect_when_the_lab_says_so() -> None:
+    """AssignPrivateIpAddresses: "Remapping an IP address is an asynchronous operation". Source: API reference."""
+    with account(reassign_delay=STEP) as aws:
+        old, new = aws.new_interface(), aws.new_interface()
+        aws.ec2.assign_private_ip_addresses(NetworkInterfaceId=old, PrivateIpAddresses=["10.0.1.51"])
+        start = time.monotonic()
+        aws.ec2.assign_private_ip_addresses(
+            NetworkInterfaceId=new, PrivateIpAddresses=["10.0.1.51"], AllowReassignment=True
+        )
+        assert holder_of(aws, old, new) == [old]
+        until(lambda: holder_of(aws, old, new) == [new], "the address is with the other")
+        assert time.monotonic() - start >= STEP
+
+
+def test_a_replaced_route_and_a_moved_elastic_ip_take_effect_when_the_lab_says_so() -> None:
+    """ReplaceRoute, AssociateAddress of one that is in use: the same delay. Source: no figure is published."""
+    with account(reassign_delay=STEP) as aws:
+        old, new = aws.new_interface(), aws.new_interface()
+        table = aws.ec2.create_route_table(VpcId=aws.vpc)["RouteTable"]["RouteTableId"]
+        route = {"RouteTableId": table, "DestinationCidrBlock": "0.0.0.0/0"}
+        aws.ec2.create_route(NetworkInterfaceId=old, **route)
+        allocation = aws.ec2.allocate_address(Domain="vpc")["AllocationId"]
+        aws.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=old)
+
+        def targets() -> tuple[str, str]:
+            routes = aws.ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
+            (address,) = aws.ec2.describe_addresses(AllocationIds=[allocation])["Addresses"]
+            return routes[-1]["NetworkInterfaceId"], address["NetworkInterfaceId"]
+
+        start = time.monotonic()
+        aws.ec2.replace_route(NetworkInterfaceId=new, **route)
+        aws.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=new, AllowReassociation=True)
+        assert targets() == (old, old)
+        until(lambda: targets() == (new, new), "route and Elastic IP lead to the other")
+        assert time.monotonic() - start >= STEP
