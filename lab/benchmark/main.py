@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from lab.benchmark import detection, takeover
 from lab.benchmark.figures import save
 from lab.hosts.errors import HostError
 from lab.lab import OUT, Delays, LabError
@@ -36,7 +37,7 @@ class Benchmark(Protocol):
 
 
 DEFAULT = "takeover"
-BENCHMARKS: dict[str, Benchmark] = {}
+BENCHMARKS: dict[str, Benchmark] = {DEFAULT: takeover, "detection": detection}
 
 
 def delays_of(options: argparse.Namespace) -> Delays:
