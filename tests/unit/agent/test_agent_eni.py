@@ -545,12 +545,41 @@ def test_stop_fails_if_the_link_stays_up(bench: Callable[..., Bench]) -> None:
     made.host.unreadable = True
     with pytest.raises((ocf.Failure, host.HostError), match="could not be taken down"):
         made.stop()
-    assert made.ec2.calls == []
+    assert made.writes() == []
+
+
+def test_stop_asks_who_holds_it_while_it_still_serves(bench: Callable[..., Bench]) -> None:
+    made = bench(ME)
+    made.host.link, made.host.configured = ENI, True
+    seen = []
+    describe, detach = made.ec2.describe, made.ec2.detach
+    made.ec2.describe = lambda *arguments: seen.append(("describe", made.host.configured)) or describe(*arguments)  # type: ignore[method-assign,func-returns-value]
+    made.ec2.detach = lambda *arguments: seen.append(("detach", made.host.configured)) or detach(*arguments)  # type: ignore[method-assign,func-returns-value]
+    assert made.stop() == ocf.OCF_SUCCESS
+    assert seen[:2] == [("describe", True), ("detach", False)]
+
+
+def test_stop_waits_for_ec2_no_longer_than_half_a_second_before_it_has_done_its_part(
+    bench: Callable[..., Bench],
+) -> None:
+    made = bench(ME)
+    made.host.link, made.host.configured = ENI, True
+    given = []
+
+    def describe(interface_id: str, timeout: float) -> Interface:
+        given.append((timeout, made.host.configured))
+        made.clock.sleep(timeout)
+        raise ApiError("Timeout", "says the test")
+
+    made.ec2.describe = describe  # type: ignore[method-assign]
+    assert made.stop() == ocf.OCF_SUCCESS
+    assert [timeout for timeout, serves in given if serves] == [takeover.STOP_ASK_SECONDS]
+    assert len(given) > 1
 
 
 def test_stop_without_metadata_service(bench: Callable[..., Bench]) -> None:
     made = bench(ME)
-    made.id_errors = ["ConnectionError"]
+    made.id_errors = ["ConnectionError"] * 2
     assert made.stop() == ocf.OCF_SUCCESS
     assert made.host.steps == ["tear_down"]
     assert any(fields.get("detach") == "failed" for _unused, fields in made.log.lines)

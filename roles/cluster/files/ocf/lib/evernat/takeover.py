@@ -4,11 +4,13 @@
 
 start: guard against a leak, get the attachment, wait for the link in this kernel, configure, verify. Meanwhile the
 replica of the other host's connections is committed to the kernel, so that the link finds them there.
-stop: take the ENI out of service in this kernel first, then give the attachment back as far as EC2 can be reached.
+stop: ask EC2 who holds it while it still serves, for half a second at most. Then take the ENI out of service in this
+kernel, come what may, and give the attachment back as far as EC2 can be reached.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 import time
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 LOCK = "/run/evernat-eni-{}.lock"
 STOP_LOCK_SECONDS = 5.0
+STOP_ASK_SECONDS = 0.5  # what a stop waits for EC2 before it has done its local part
 STOP_API_SECONDS = 5.0  # a stop is over locally by then; the next holder can detach as well
 GIVE_BACK_SHARE, GIVE_BACK_MAX = 0.2, 10.0  # what a start keeps of its time to undo its own attach
 LOOK_SECONDS = 3.0
@@ -89,11 +92,10 @@ def stop(call: Call, tools: Tools | None = None) -> int:
     with Lock(LOCK.format(call.settings["interface_id"]), call.deadline.part(STOP_LOCK_SECONDS)) as locked:
         if not locked:
             call.log("warning", action="stop", reason="no lock: another start or stop may be under way")
+        leave = _Leave(call, tools)
+        leave.ask()
         _stop_locally(call)
-        try:
-            _give_back_at_stop(call, tools)
-        except Exception as error:  # whatever it is: the ENI is out of service here, and the next holder can detach it
-            call.log("warning", action="stop", detach="failed", reason=f"{type(error).__name__}: {error}")
+        leave.give_back()
         call.log("notice", action="stop", rc=0, eni=call.settings["interface_id"], seconds=call.deadline.spent())
     return ocf.OCF_SUCCESS
 
@@ -380,10 +382,14 @@ def give_back(
     own_id: str,
     deadline: Deadline,
     on_event: Callable[[dict[str, Any]], None],
+    read: Interface | None = None,
 ) -> None:
-    """Detach the ENI if this instance holds it, never by Force; does not wait for the end. Raises MoveError."""
+    """Detach the ENI if this instance holds it, never by Force; does not wait for the end. Raises MoveError.
+
+    read: what EC2 has just answered, None to ask it.
+    """
     wanted = Wanted(interface_id, None, from_instance_id=own_id, force="never", wait=False)
-    move(tools.client, tools.clock, wanted, tools.clock.now() + deadline.left(), on_event)
+    move(tools.client, tools.clock, wanted, tools.clock.now() + deadline.left(), on_event, read=read)
 
 
 def _stop_locally(call: Call) -> None:
@@ -401,14 +407,44 @@ def _stop_locally(call: Call) -> None:
         raise Failure(f"{wanted.ip} or its link is still up, although it was taken down")
 
 
-def _give_back_at_stop(call: Call, tools: Tools | None) -> None:
-    settings = call.settings
-    if settings["interface_id"] is None or settings["region"] is None:
-        return
-    tools = tools or Tools(settings)
-    deadline = call.deadline.part(STOP_API_SECONDS)
-    own_id = tools.instance_id(min(LOOK_SECONDS, deadline.left()))
-    give_back(tools, settings["interface_id"], own_id, deadline, lambda event: log_event(call, event))
+class _Leave:
+    """A stop's part at EC2. Its errors are logged: out of service here is what counts, the next holder can detach."""
+
+    def __init__(self, call: Call, tools: Tools | None) -> None:
+        self.call = call
+        self.tools = tools
+        self.own_id: str | None = None
+        self.seen: Interface | None = None
+
+    def ask(self) -> None:
+        """Read the attachment ahead of the local part, so that the detach can follow it at once."""
+        with contextlib.suppress(Exception):  # asked again afterwards, with more patience
+            deadline = self.call.deadline.part(STOP_ASK_SECONDS)
+            tools = self._tools()
+            if tools is not None:
+                self.own_id = tools.instance_id(deadline.left())
+                seen = tools.client.describe(self.call.settings["interface_id"], deadline.left())
+                self.seen = seen if seen.holder == self.own_id else None
+
+    def give_back(self) -> None:
+        try:
+            tools = self._tools()
+            if tools is None:
+                return
+            deadline = self.call.deadline.part(STOP_API_SECONDS)
+            own_id = self.own_id or tools.instance_id(min(LOOK_SECONDS, deadline.left()))
+            interface_id = self.call.settings["interface_id"]
+            give_back(tools, interface_id, own_id, deadline, lambda event: log_event(self.call, event), self.seen)
+        except Exception as error:
+            self.call.log("warning", action="stop", detach="failed", reason=f"{type(error).__name__}: {error}")
+
+    def _tools(self) -> Tools | None:
+        """None where the parameters do not say which interface of which region."""
+        settings = self.call.settings
+        if settings["interface_id"] is None or settings["region"] is None:
+            return None
+        self.tools = self.tools or Tools(settings)
+        return self.tools
 
 
 def _permitted(dry_run: Callable[[], None]) -> None:
