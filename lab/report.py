@@ -7,13 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from xml.sax.saxutils import escape
+
+from lab import svg
 
 WIDTH = 1080
 LEFT = 170
 RIGHT = 30
 ROW = 26
-GREEN, RED, BLUE, GREY, MUTED, INK = "#2a9d5c", "#d1495b", "#3d6fb4", "#c9ced6", "#52606d", "#1f2933"
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,6 @@ def _runs(events: Iterable[tuple[float, bool]]) -> list[tuple[float, float, bool
     return runs
 
 
-def _text(x: float, y: float, words: str, **style: str) -> str:
-    attributes = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in {"fill": INK, **style}.items())
-    return f'<text x="{x}" y="{y}"{attributes}>{escape(words)}</text>'
-
-
-def _bar(x: float, y: float, width: float, height: float, fill: str, opacity: float = 1) -> str:
-    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}" opacity="{opacity}"/>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, stroke: str, dashes: str = "none") -> str:
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{stroke}" stroke-dasharray="{dashes}"/>'
-
-
 def timeline_svg(line: Timeline) -> str:
     """The client's packets over the phases of the takeover."""
     first, last = line.window
@@ -91,36 +78,30 @@ def timeline_svg(line: Timeline) -> str:
     bottom = phases_top + ROW * len(line.phases) + 8
     height = bottom + 40
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"',
-        ' font-family="DejaVu Sans, Verdana, sans-serif" font-size="13">',
-        "<!-- SPDX-FileCopyrightText: evernat.aws contributors -->",
-        "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->",
-        _bar(0, 0, WIDTH, height, "white"),
-        _text(20, 28, line.title, font_size="18", font_weight="bold"),
-        _text(20, 50, line.subtitle, fill=MUTED),
+        svg.text(20, 28, line.title, font_size="18", font_weight="bold"),
+        svg.text(20, 50, line.subtitle, fill=svg.MUTED),
     ]
     if line.outage:
         start, end = line.outage
-        out.append(_bar(x(start), top - 6, width(start, end), bottom - top + 6, RED, opacity=0.1))
+        out.append(svg.bar(x(start), top - 6, width(start, end), bottom - top + 6, svg.RED, opacity=0.1))
     for second in range(math.ceil(first), math.floor(last) + 1):
-        out.append(_line(x(second), top - 6, x(second), bottom, "#e4e7eb"))
-        out.append(_text(x(second), bottom + 18, f"{second} s", fill=MUTED, text_anchor="middle"))
+        out.append(svg.line(x(second), top - 6, x(second), bottom, svg.GRID))
+        out.append(svg.text(x(second), bottom + 18, f"{second} s", fill=svg.MUTED, text_anchor="middle"))
     for row, lane in enumerate(line.lanes):
         y = top + ROW * row
-        out.append(_text(LEFT - 10, y + 14, lane.name, text_anchor="end"))
+        out.append(svg.text(LEFT - 10, y + 14, lane.name, text_anchor="end"))
         for begin, end, good in _runs([event for event in lane.events if first <= event[0] <= last]):
-            out.append(_bar(x(begin), y + 3, width(begin, end, least=2), ROW - 10, GREEN if good else RED))
-    out.append(_line(20, lanes_end + 12, WIDTH - RIGHT, lanes_end + 12, GREY))
+            out.append(svg.bar(x(begin), y + 3, width(begin, end, least=2), ROW - 10, svg.GREEN if good else svg.RED))
+    out.append(svg.line(20, lanes_end + 12, WIDTH - RIGHT, lanes_end + 12, svg.GREY))
     for row, phase in enumerate(line.phases):
         y = phases_top + ROW * row
-        out.append(_text(LEFT - 10, y + 14, phase.name, text_anchor="end"))
-        out.append(_bar(x(phase.start), y + 3, width(phase.start, phase.end, least=2), ROW - 10, BLUE))
-        out.append(_text(x(phase.end) + 6, y + 14, f"{phase.milliseconds} ms", fill=MUTED))
+        out.append(svg.text(LEFT - 10, y + 14, phase.name, text_anchor="end"))
+        out.append(svg.bar(x(phase.start), y + 3, width(phase.start, phase.end, least=2), ROW - 10, svg.BLUE))
+        out.append(svg.text(x(phase.end) + 6, y + 14, f"{phase.milliseconds} ms", fill=svg.MUTED))
     for moment, label in line.marks:
-        out.append(_line(x(moment), top - 10, x(moment), bottom, INK, dashes="4 3"))
-        out.append(_text(x(moment) + 4, top - 12, label, font_size="12"))
-    out.append("</svg>")
-    return "\n".join(out) + "\n"
+        out.append(svg.line(x(moment), top - 10, x(moment), bottom, svg.INK, dashes="4 3"))
+        out.append(svg.text(x(moment) + 4, top - 12, label, font_size="12"))
+    return svg.document(WIDTH, height, out)
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
