@@ -83,7 +83,7 @@ def measure(
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Pure: Markdown. A cell has tokens lost and members left; moves in bold, where there were any."""
+    """Pure: Markdown. A cell has tokens lost / members left / links down, both hosts added up; in bold the moves."""
     names = [row["trouble"] for row in results[0]["troubles"]] if results else []
     lines = [
         "| | " + " | ".join(result["setting"] for result in results) + " |",
@@ -105,7 +105,7 @@ def _seconds(values: list[float | None]) -> str:
 
 def _cell(row: dict[str, Any]) -> str:
     moved = f", **{row['moves']} moved**" if row["moves"] else ""
-    return f"{row['tokens_lost']} / {row['members_left']}{moved}"
+    return f"{row['tokens_lost']} / {row['members_left']} / {row['links_down']}{moved}"
 
 
 # -- loading a setting into a Corosync that runs

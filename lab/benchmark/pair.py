@@ -12,6 +12,7 @@ from lab.hosts.host import Host
 from lab.lab import Lab
 
 SOUND_LIMIT = 120.0  # seconds
+SOUND_FOR = 1.0  # seconds; just after a fault each host may still tell of the time before it
 TAKEOVER_LIMIT = 180.0  # seconds
 CLEANUP_LIMIT = 20.0  # seconds; while the hosts come together again nobody answers, and crm_resource would wait for 60
 
@@ -43,27 +44,25 @@ class Pair:
         name = found.get("name") if found is not None else None
         return next(instance_id for instance_id in self.lab.pair() if self.name(instance_id) == name)
 
-    def wait_sound(self) -> None:
-        """Wait until both hosts agree that both are online, one has the interface, and nothing failed."""
-        wait_for(
-            "the pair is sound on both hosts",
-            lambda: all(state_of(host).is_sound() for host in self.hosts()),
-            SOUND_LIMIT,
-            lambda: "; ".join(told_by(host) for host in self.hosts()),
-        )
-
     def restore(self) -> None:
-        """End every fault, wait until both hosts are members, and forget failures, as an operator would."""
+        """End every fault, forget failures as an operator would, and wait until the pair is sound, and stays so."""
         self.lab.heal()
         first = self.hosts()[0]
+        sound_since: float | None = None
 
-        def sound() -> bool:
+        def stays_sound() -> bool:
+            nonlocal sound_since
             states = [state_of(host) for host in self.hosts()]
+            attachment = self.lab.interface().attachment
             if all(len(state.online) == 2 for state in states) and states[0].failures:
                 first.run(["crm_resource", "--cleanup"], timeout=CLEANUP_LIMIT)
-            return all(state.is_sound() for state in states)
+            if not all(state.is_sound() for state in states) or attachment is None or attachment.status != "attached":
+                sound_since = None
+                return False
+            sound_since = sound_since or time.monotonic()
+            return time.monotonic() - sound_since > SOUND_FOR
 
-        wait_for("the pair is sound again", sound, SOUND_LIMIT, lambda: "; ".join(map(told_by, self.hosts())))
+        wait_for("the pair is sound again", stays_sound, SOUND_LIMIT, self._told)
 
     def move(self) -> None:
         """A planned move of the interface to the other host."""
@@ -91,6 +90,9 @@ class Pair:
         for host in self.hosts():
             found += doubts(self._journal(host, time.time() - (now - since)), since, now)
         return found
+
+    def _told(self) -> str:
+        return "; ".join(told_by(host) for host in self.hosts())
 
     def _wait_started(self, instance_id: str) -> None:
         host = self.lab.hosts[instance_id]

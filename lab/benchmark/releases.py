@@ -109,10 +109,10 @@ def _build(settings: LabSettings, variables: list[str]) -> None:
 
 def _cut(survivor_leads: bool) -> dict[str, Any]:
     assert _pair is not None
-    _pair.wait_sound()
+    _pair.restore()
     if (_pair.leader() == _pair.standby) is not survivor_leads:
         _pair.move()
-        _pair.wait_sound()
+        _pair.restore()
     leads = _pair.leader() == _pair.standby
     detection = _pair.power_cut()
     _pair.restore()

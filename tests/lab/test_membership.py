@@ -99,17 +99,17 @@ def test_a_setting_replaces_all_timers_and_nothing_else() -> None:
 
 
 def row(**found: Any) -> dict[str, Any]:
-    return {"trouble": "idle", "times": 2, "moves": 0, "tokens_lost": 0, "members_left": 0, **found}
+    return {"trouble": "idle", "times": 2, "moves": 0, "tokens_lost": 0, "members_left": 0, "links_down": 0, **found}
 
 
 def test_the_table_shows_moves_where_there_were_any() -> None:
     cut = {"token": 1.0, "membership": 1.5, "start": 1.6}
-    calm = {"setting": "1000/500", "troubles": [row()], "cuts": [cut, {**cut, "start": 2.6}]}
+    calm = {"setting": "1000/500", "troubles": [row(links_down=4)], "cuts": [cut, {**cut, "start": 2.6}]}
     shaky = {"setting": "200/240", "troubles": [row(tokens_lost=3, members_left=1, moves=1)], "cuts": []}
     table = grid.table([calm, shaky]).splitlines()
     assert "| loss to membership | 1.50 s | - |" in table
     assert "| loss to start | 2.10 s | - |" in table
-    assert "| idle, n = 2 | 0 / 0 | 3 / 1, **1 moved** |" in table
+    assert "| idle, n = 2 | 0 / 0 / 4 | 3 / 1 / 0, **1 moved** |" in table
 
 
 def test_a_second_that_was_waited_is_counted_by_release_and_by_who_led() -> None:
