@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,19 +38,17 @@ class Benchmark(Protocol):
 
 
 DEFAULT = "takeover"
+DELAYS = [field.name for field in fields(Delays)]
 BENCHMARKS: dict[str, Benchmark] = {DEFAULT: takeover, "detection": detection}
 
 
 def delays_of(options: argparse.Namespace) -> Delays:
-    return Delays(options.api, options.detach, options.attach, options.link)
+    return Delays(**{name: getattr(options, name) for name in DELAYS})
 
 
 def add_common_options(parser: argparse.ArgumentParser, name: str) -> None:
-    delays = Delays()
-    for delay in ("api", "detach", "attach", "link"):
-        parser.add_argument(
-            f"--{delay}", type=float, default=getattr(delays, delay), metavar="SECONDS", help="default: %(default)s"
-        )
+    for delay, seconds in asdict(Delays()).items():
+        parser.add_argument(f"--{delay}", type=float, default=seconds, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument("--release", choices=("trixie", "bookworm"), default="trixie", help="the hosts' Debian")
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="runs of each kind; default: %(default)s")
     parser.add_argument(

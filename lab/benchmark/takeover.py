@@ -19,22 +19,31 @@ from dataclasses import asdict
 from typing import Any
 
 from lab.benchmark import runs
+from lab.benchmark.contenders.clusterlabs import ClusterLabs, ClusterLabsSap
 from lab.benchmark.contenders.contender import FREEZE_SECONDS, Contender
+from lab.benchmark.contenders.fcknat import FckNat
 from lab.benchmark.contenders.floor import Floor
 from lab.benchmark.contenders.keepalived import Keepalived
 from lab.benchmark.contenders.ours import Ours
 from lab.benchmark.figures import save
+from lab.benchmark.picture import takeover_svg
 from lab.benchmark.runs import FAULTS, POWER_CUT, SWITCHOVER, Run
 from lab.benchmark.worker import Task, Worker, WorkerError, say
 from lab.lab import Delays, LabError, LabSettings
 
 OURS, FLOOR, KEEPALIVED = "ours", "floor", "keepalived"
-CONTENDERS: dict[str, type[Contender]] = {OURS: Ours, KEEPALIVED: Keepalived, FLOOR: Floor}
+CONTENDERS: dict[str, type[Contender]] = {
+    OURS: Ours,
+    "clusterlabs": ClusterLabs,
+    "clusterlabs-sap": ClusterLabsSap,
+    KEEPALIVED: Keepalived,
+    "fck-nat": FckNat,
+    FLOOR: Floor,
+}
 QUICK_DELAYS = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
 QUICK_CONTENDERS = (OURS, KEEPALIVED)
 QUICK_FAULTS = (POWER_CUT, SWITCHOVER)
-STEADY_SECONDS = 120.0
-QUICK_STEADY_SECONDS = 15.0
+QUICK_STEADY = 15.0  # seconds
 BUILD_LIMIT = 900.0  # seconds
 BUILDERS = 2  # contenders that are built at the same time
 RUN_LIMIT = 600.0
@@ -50,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faults", type=_names(FAULTS), metavar="A,B", help=f"of {', '.join(FAULTS)}; default: all")
     parser.add_argument("--resume", action="store_true", help="go on with the record in --out up to --runs")
     parser.add_argument(
-        "--steady", type=float, metavar="SECONDS", help=f"window of the steady state; default: {STEADY_SECONDS:g}"
+        "--steady", type=float, default=120.0, metavar="SECONDS", help="window of the steady state; default: 120"
     )
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no new run after so long; default: 600")
 
@@ -72,11 +81,10 @@ class Takeover:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.began = time.monotonic()
-        given = Delays(options.api, options.detach, options.attach, options.link)
-        self.delays = QUICK_DELAYS if options.quick else given
-        self.contenders = options.contenders or (QUICK_CONTENDERS if options.quick else tuple(CONTENDERS))
-        self.faults = options.faults or (QUICK_FAULTS if options.quick else FAULTS)
-        self.wanted = 1 if options.quick else options.runs
+        self.delays = Delays(**{name: getattr(options, name) for name in asdict(Delays())})
+        self.contenders: tuple[str, ...] = options.contenders or tuple(CONTENDERS)
+        self.faults: tuple[str, ...] = options.faults or FAULTS
+        self.wanted: int = options.runs
         self.runs: list[Run] = []
         self.told: dict[str, Any] = {}
         self._failures: dict[str, int] = dict.fromkeys(self.contenders, 0)
@@ -89,7 +97,7 @@ class Takeover:
         with self._all_workers():
             self._build()
             self._measure_steady_states()
-            for name, fault in self._plan():
+            for name, fault in self.plan():
                 self._run_once(name, fault)
                 self.save()
         return self.record()
@@ -159,7 +167,7 @@ class Takeover:
         }
 
     def _measure_steady_states(self) -> None:
-        window = self.options.steady or (QUICK_STEADY_SECONDS if self.options.quick else STEADY_SECONDS)
+        window = self.options.steady
         for name in self.contenders:
             if self._is_out(name) or "steady" in self.told.get(name, {}):
                 continue
@@ -169,7 +177,7 @@ class Takeover:
             except WorkerError as error:
                 self._say(name, f"the steady state could not be measured: {error}")
 
-    def _plan(self) -> Iterator[tuple[str, str]]:
+    def plan(self) -> Iterator[tuple[str, str]]:
         """Contender and fault of each run that is wanting, round by round, until the time is over."""
         for number in range(1, self.wanted + 1):
             for fault in self.faults:
@@ -245,12 +253,22 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def be_quick(options: argparse.Namespace) -> None:
+    """What --quick stands for; contenders and faults may be named beside it."""
+    vars(options).update(asdict(QUICK_DELAYS), runs=1, steady=QUICK_STEADY)
+    options.contenders = options.contenders or QUICK_CONTENDERS
+    options.faults = options.faults or QUICK_FAULTS
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.quick:
+        be_quick(options)
     benchmark = Takeover(options)
     record = benchmark.run()
     benchmark.save()
     print("\n" + table(record))
     saved = json.loads(options.out.read_text())
+    options.out.with_suffix(".svg").write_text(takeover_svg(saved))
     failures = runs.gaps(saved, benchmark.contenders, benchmark.faults, benchmark.wanted)
     if OURS in benchmark.contenders:
         failures += runs.lost_flows(benchmark.runs, OURS)
