@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Callable
 
 import eni
+import holder
 import host
 import ocf
 import pytest
@@ -378,14 +379,14 @@ def test_a_holddown_beyond_the_deadline_is_a_refusal(bench: Callable[..., Bench]
     assert made.writes() == []
 
 
-def test_the_holder_is_asked_while_ec2_is() -> None:
+def test_the_holder_is_asked_while_the_rest_is_loaded() -> None:
     clock, asked = FakeClock(), []
 
     def ask() -> bool:
         asked.append(clock.now())
         return len(asked) == 1
 
-    answer = takeover.EarlyAnswer(ask, clock)
+    answer = holder.EarlyAnswer(ask, clock.now)
     assert answer()
     assert asked == [1000.0]
     assert not answer()
@@ -394,9 +395,9 @@ def test_the_holder_is_asked_while_ec2_is() -> None:
 
 def test_an_early_answer_of_long_ago_is_asked_for_again() -> None:
     clock, heard = FakeClock(), [False, True]
-    answer = takeover.EarlyAnswer(lambda: heard.pop(0), clock)
+    answer = holder.EarlyAnswer(lambda: heard.pop(0), clock.now)
     answer._thread.join()  # type: ignore[union-attr]
-    clock.sleep(takeover.ANSWER_HOLDS)
+    clock.sleep(holder.ANSWER_HOLDS)
     assert answer()
 
 

@@ -35,9 +35,12 @@ def monitor(call: Call) -> int:
 
 
 def start(call: Call) -> int:
-    import takeover
+    import holder
 
-    return takeover.start(call)
+    answers = holder.EarlyAnswer(lambda: holder.answers(call.settings["mac_address"], call.settings["private_ip"]))
+    import takeover  # takes a while to load
+
+    return takeover.start(call, answers=answers)
 
 
 def stop(call: Call) -> int:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 import ec2
+import holder
 import host
-import icmp
 import ocf
 import replica
 from _eni_move import ApiError, MonotonicClock, MoveError, Wanted, move
@@ -35,8 +34,6 @@ STOP_ASK_SECONDS = 0.5  # what a stop waits for EC2 before it has done its local
 STOP_API_SECONDS = 5.0  # a stop is over locally by then; the next holder can detach as well
 GIVE_BACK_SHARE, GIVE_BACK_MAX = 0.2, 10.0  # what a start keeps of its time to undo its own attach
 LOOK_SECONDS = 3.0
-PROBES, PROBE_INTERVAL = 4, 0.05
-ANSWER_HOLDS = 1.0  # how long what was heard, or not, is taken for true
 VERIFY_INTERVAL = 0.05
 PHASES = ("describe", "detach", "attach", "link", "connections", "configure")
 
@@ -60,7 +57,7 @@ class Client(Protocol):
 class Tools:
     """What start and stop work with; tests put their own in its place."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], answers: Callable[[], bool] | None = None) -> None:
         metadata = ec2.Metadata()
         endpoint = settings["endpoint"] or ocf.ec2_endpoint(str(settings["region"]))
         server = ec2.HttpServer(endpoint, "the EC2 endpoint")
@@ -70,19 +67,22 @@ class Tools:
         self.instance_id: Callable[[float], str] = lambda timeout: (
             settings["instance_id"] or ec2.find_instance_id(metadata, timeout)
         )
-        self.answers: Callable[[], bool] = lambda: _holder_answers(settings["mac_address"], settings["private_ip"])
+        self.answers = answers or (lambda: holder.answers(settings["mac_address"], settings["private_ip"]))
         self.is_alone: Callable[[float], bool] = is_alone_in_partition
         self.commit: Callable[[], replica.Commit] = replica.Commit
         self.tidy_up: Callable[[], None] = replica.tidy_up
 
 
-def start(call: Call, tools: Tools | None = None) -> int:
-    """Bring the ENI here and into service. Returns 0, or raises Failure with code 1."""
+def start(call: Call, tools: Tools | None = None, answers: Callable[[], bool] | None = None) -> int:
+    """Bring the ENI here and into service. Returns 0, or raises Failure with code 1.
+
+    answers: tells whether another host answers on the ENI's address.
+    """
     with Lock(LOCK.format(call.settings["interface_id"]), call.deadline.part(call.deadline.left() / 2)) as locked:
         if not locked:
             call.log("warning", action="start", reason="no lock: another start or stop may be under way")
         try:
-            return _Start(call, tools or Tools(call.settings)).run()
+            return _Start(call, tools or Tools(call.settings, answers)).run()
         except host.HostError as error:
             raise Failure(str(error)) from error
 
@@ -122,32 +122,6 @@ def validate(call: Call, tools: Tools | None = None) -> int:
     except (ApiError, host.HostError) as error:
         raise Failure(str(error)) from error
     return ocf.OCF_SUCCESS
-
-
-class EarlyAnswer:
-    """Does the holder answer? Asked in the background from the start on: its silence takes time, as the API does."""
-
-    def __init__(self, ask: Callable[[], bool], clock: Clock) -> None:
-        self._ask = ask
-        self._clock = clock
-        self._heard: bool | None = None  # None: nothing is known, so the next call asks itself
-        self._until = 0.0
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        heard = self._ask()
-        self._until = self._clock.now() + ANSWER_HOLDS
-        self._heard = heard
-
-    def __call__(self) -> bool:
-        """The first time what was asked early, unless that is long ago; then asks anew."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-            if self._heard is not None and self._clock.now() < self._until:
-                return self._heard
-        return self._ask()
 
 
 class HolderGuard:
@@ -208,7 +182,6 @@ class _Start:
         self.commit: replica.Commit | None = None
         self.phases: dict[str, float] = {}
         self.last_error = ""
-        self.answers = tools.answers
 
     def run(self) -> int:
         view = host.look(self.wanted)
@@ -218,7 +191,6 @@ class _Start:
         missing = host.missing_for_start(self.wanted)
         if missing:
             raise Failure(f"this host cannot forward: {'; '.join(missing)}")
-        self.answers = EarlyAnswer(self.tools.answers, self.tools.clock)
         host.prepare(self.wanted)
         if self.settings["replication"]:
             self.commit = self.tools.commit()
@@ -256,7 +228,7 @@ class _Start:
         guard = HolderGuard(
             own_id,
             float(self.settings["holddown"]),
-            self.answers,
+            self.tools.answers,
             self.tools.client.attached_for,
             fenced,
             self.tools.clock,
@@ -463,15 +435,6 @@ def _check_interface(interface: Interface, settings: Mapping[str, Any]) -> None:
         raise Failure(f"the source/destination check of {interface.interface_id} is on: EC2 drops what it forwards")
     if interface.held is not None and interface.held.delete_on_termination:
         raise Failure(f"{interface.interface_id} would be deleted with the instance that holds it")
-
-
-def _holder_answers(mac: str, ip: str) -> bool:
-    """Whether another host answers on the ENI's address, asked by the primary link. No way to ask counts as silence."""
-    try:
-        source = host.read_primary(mac)
-        return source is not None and icmp.answers(source, ip, PROBES, PROBE_INTERVAL)
-    except OSError:
-        return False
 
 
 def is_alone_in_partition(timeout: float) -> bool:
