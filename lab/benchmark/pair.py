@@ -45,8 +45,12 @@ class Pair:
         return next(instance_id for instance_id in self.lab.pair() if self.name(instance_id) == name)
 
     def restore(self) -> None:
-        """End every fault, forget failures as an operator would, and wait until the pair is sound, and stays so."""
+        """End every fault, and wait until the pair is sound."""
         self.lab.heal()
+        self.wait_sound()
+
+    def wait_sound(self) -> None:
+        """Wait until the pair is sound, and stays so. Once both hosts are members, failures are forgotten."""
         first = self.hosts()[0]
         sound_since: float | None = None
 
@@ -62,7 +66,7 @@ class Pair:
             sound_since = sound_since or time.monotonic()
             return time.monotonic() - sound_since > SOUND_FOR
 
-        wait_for("the pair is sound again", stays_sound, SOUND_LIMIT, self._told)
+        wait_for("the pair is sound on both hosts", stays_sound, SOUND_LIMIT, self._told)
 
     def move(self) -> None:
         """A planned move of the interface to the other host."""
