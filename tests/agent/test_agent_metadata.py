@@ -68,3 +68,15 @@ def test_it_follows_ocf_1_1(metadata: Any) -> None:
         )
     names = {action.get("name") for action in metadata.find("actions")}
     assert {"start", "stop", "monitor", "meta-data"} <= names
+
+
+def test_what_was_written_down_is_printed_and_serves_no_other_action(tmp_path: Path) -> None:
+    agents = install_agent(tmp_path)
+    (tmp_path / "lib/evernat/eni.xml").write_text("written down\n")
+
+    def run(*arguments: str) -> bytes:
+        return subprocess.run([agents / "eni", *arguments], env={}, capture_output=True, timeout=20, check=False).stdout
+
+    assert run("meta-data") == b"written down\n"
+    assert run("usage").startswith(b"usage: eni {")
+    assert run("meta-data", "twice") == b""
