@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.benchmark import detection, takeover
+from lab.benchmark import detection, scale, takeover, throughput
 from lab.benchmark.figures import save
 from lab.hosts.errors import HostError
 from lab.lab import OUT, Delays, LabError
@@ -39,7 +39,12 @@ class Benchmark(Protocol):
 
 DEFAULT = "takeover"
 DELAYS = [field.name for field in fields(Delays)]
-BENCHMARKS: dict[str, Benchmark] = {DEFAULT: takeover, "detection": detection}
+BENCHMARKS: dict[str, Benchmark] = {
+    DEFAULT: takeover,
+    "detection": detection,
+    "scale": scale,
+    "throughput": throughput,
+}
 
 
 def delays_of(options: argparse.Namespace) -> Delays:
