@@ -84,6 +84,15 @@ def gaps(record: Mapping[str, Any], contenders: Sequence[str], faults: Sequence[
     return found
 
 
+def unequal_timings(record: Mapping[str, Any], one: str, other: str) -> list[str]:
+    """A sentence if two contenders that are to have the same token and consensus have not."""
+    contenders = record["contenders"]
+    if one not in contenders or other not in contenders:
+        return []
+    first, second = contenders[one]["settings"], contenders[other]["settings"]
+    return [] if first == second else [f"{one} runs with {first}, {other} with {second}: they are to be the same"]
+
+
 def lost_flows(runs: Sequence[Run], contender: str) -> list[str]:
     """The runs of a contender in which a flow died: a sentence each."""
     return [

@@ -31,14 +31,14 @@ from lab.benchmark.runs import FAULTS, POWER_CUT, SWITCHOVER, Run
 from lab.benchmark.worker import Task, Worker, WorkerError, say
 from lab.lab import Delays, LabError, LabSettings
 
-OURS, FLOOR, KEEPALIVED = "ours", "floor", "keepalived"
+OURS, CLUSTERLABS, KEEPALIVED = "ours", "clusterlabs", "keepalived"
 CONTENDERS: dict[str, type[Contender]] = {
     OURS: Ours,
-    "clusterlabs": ClusterLabs,
+    CLUSTERLABS: ClusterLabs,
     "clusterlabs-sap": ClusterLabsSap,
     KEEPALIVED: Keepalived,
     "fck-nat": FckNat,
-    FLOOR: Floor,
+    "floor": Floor,
 }
 QUICK_DELAYS = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
 QUICK_CONTENDERS = (OURS, KEEPALIVED)
@@ -270,6 +270,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     saved = json.loads(options.out.read_text())
     options.out.with_suffix(".svg").write_text(takeover_svg(saved))
     failures = runs.gaps(saved, benchmark.contenders, benchmark.faults, benchmark.wanted)
-    if OURS in benchmark.contenders:
-        failures += runs.lost_flows(benchmark.runs, OURS)
+    failures += runs.unequal_timings(saved, OURS, CLUSTERLABS) + runs.lost_flows(benchmark.runs, OURS)
     return {**record, "failures": failures}

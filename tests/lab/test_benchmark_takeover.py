@@ -17,7 +17,7 @@ from lab.benchmark.contenders.contender import seen
 from lab.benchmark.contenders.totem import defaults_of_the_role
 from lab.benchmark.figures import p95, summary
 from lab.benchmark.picture import place, takeover_svg
-from lab.benchmark.runs import FREEZE, POWER_CUT, Run, gaps, lost_flows, next_number, read, sums
+from lab.benchmark.runs import FREEZE, POWER_CUT, Run, gaps, lost_flows, next_number, read, sums, unequal_timings
 from lab.benchmark.takeover import Takeover, injected_ms
 from lab.lab import Delays, LabError
 from lab.vpc.record import summarise
@@ -102,6 +102,16 @@ def test_a_whole_record_lacks_nothing() -> None:
 )
 def test_what_a_record_lacks_is_said(more: dict[str, Any], sentence: str) -> None:
     assert gaps({**record([run("ours", 1)]), **more}, ["ours"], [POWER_CUT], 1) == [sentence]
+
+
+def test_clusters_to_be_compared_have_the_same_timings() -> None:
+    def contenders(token: int) -> dict[str, Any]:
+        return {"contenders": {"ours": {"settings": {"token_ms": 1000}}, "peer": {"settings": {"token_ms": token}}}}
+
+    assert unequal_timings(contenders(1000), "ours", "peer") == []
+    (sentence,) = unequal_timings(contenders(30000), "ours", "peer")
+    assert "30000" in sentence
+    assert unequal_timings(contenders(30000), "ours", "nobody") == []
 
 
 def test_a_flow_that_died_is_said() -> None:

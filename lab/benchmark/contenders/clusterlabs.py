@@ -64,8 +64,7 @@ totem {{
     transport: knet
     crypto_cipher: aes256
     crypto_hash: sha256
-    token: {token}
-{consensus}}}
+{timings}}}
 nodelist {{
 {nodes}}}
 quorum {{
@@ -133,7 +132,7 @@ exit $OCF_SUCCESS
 
 
 class ClusterLabs(Contender):
-    """The documented group, with this collection's own default token and consensus."""
+    """The documented group, with this collection's own default token, consensus and heartbeat of the link."""
 
     title = "ClusterLabs' agents, our token"
 
@@ -184,13 +183,11 @@ class ClusterLabs(Contender):
         self._wait_whole()
 
     def _configure_corosync(self, host: Host, key: str) -> None:
-        timings = self.timings()
-        consensus = f"    consensus: {timings.consensus}\n" if timings.consensus else ""
         nodes = "".join(
             NODE.format(number=number, name=_name(each), address=address_of(self.lab, each.key))
             for number, each in enumerate(self._hosts, 1)
         )
-        text = COROSYNC.format(token=timings.token, consensus=consensus, nodes=nodes)
+        text = COROSYNC.format(timings=self.timings().lines(), nodes=nodes)
         write(host, "/etc/corosync/corosync.conf", text)
         script = "umask 077 && base64 -d >/etc/corosync/authkey"
         host.run(["sh", "-c", script], input=key, check=True)

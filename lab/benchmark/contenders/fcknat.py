@@ -6,7 +6,8 @@ The steps, calls and sleeps are those of fck-nat's service/fck-nat.sh with `eip_
 (https://github.com/AndrewGuenther/fck-nat): the Elastic IP goes to the replacement's public interface, then 3 s of
 sleep, then attach is tried every 5 s until the interface is free, and the link is looked for once a second; MASQUERADE
 on the public interface, no connection tracking sync. NAT64 and the CloudWatch agent are left out; what Amazon Linux
-does to a new link by itself (address, up) is done by the script. Debian's awscli.
+does to a new link by itself (address, up) is done by the script. Forwarding and the rules are there before the link,
+where fck-nat loads them after it: a flow whose packet comes between the two stays dead for good. Debian's awscli.
 
 An Auto Scaling group of one makes the replacement. It cannot be had in the lab: the moment of the fault is the moment
 in which it terminates the lost instance, which frees the interface after as long as a detach takes, and in which the
@@ -46,6 +47,9 @@ metadata() {{ curl -s -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.
 self=$(metadata instance-id)
 region=$(metadata placement/region)
 public=$(metadata "network/interfaces/macs/$(metadata mac)/interface-id")
+sysctl -qw net.ipv4.ip_forward=1
+iptables -t nat -F
+iptables -t nat -A POSTROUTING -o ens5 -j MASQUERADE
 aws ec2 associate-address --region "$region" --allocation-id {allocation} --network-interface-id "$public" \\
   --allow-reassociation
 sleep 3
@@ -55,12 +59,9 @@ until aws ec2 attach-network-interface --region "$region" --instance-id "$self" 
   sleep 5
 done
 until ip link show dev {link}; do sleep 1; done
+for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >"$file"; done
 ip address replace {address}/32 dev {link}
 ip link set {link} up
-sysctl -qw net.ipv4.ip_forward=1
-for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >"$file"; done
-iptables -t nat -F
-iptables -t nat -A POSTROUTING -o ens5 -j MASQUERADE
 """
 
 
@@ -114,8 +115,11 @@ class FckNat(Contender):
         """Its script is through."""
         wait_until(
             f"{host.key} serves",
-            lambda: "MASQUERADE" in run(host, "iptables -t nat -S") and self.holder() == host.key,
+            lambda: run(host, "systemctl is-active fck-nat || true").strip() != "active" and self._has_link(host),
             SERVES_LIMIT,
             lambda: run(host, "journalctl -u fck-nat -n 5 --no-pager -o cat"),
             interval=0.3,
         )
+
+    def _has_link(self, host: Host) -> bool:
+        return "UP" in run(host, f"ip -br link show dev {LINK} 2>/dev/null || true")

@@ -3,7 +3,8 @@
 """Two hosts and one floating interface: what keepalived's users and the floor have in common.
 
 What a host does with the interface is what guides for NAT instances say: MASQUERADE on its link, a route of its own for
-what comes in through it. All of that which can be there before the link is there is there.
+what comes in through it. What can be there before the link is there, and a blackhole in place of the route: otherwise
+a flow whose packet comes between link and route leaves by the primary interface, and stays dead for good.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ip rule del pref 100 2>/dev/null || true
 ip rule del pref 101 2>/dev/null || true
 ip rule add pref 100 iif {LINK} lookup {TABLE}
 ip rule add pref 101 from {FLOATING_ADDRESS} lookup {TABLE}
+ip route replace blackhole default table {TABLE} metric 4096
 """
 CONFIGURE = f"""\
 ip address replace {FLOATING_ADDRESS}/32 dev {LINK}

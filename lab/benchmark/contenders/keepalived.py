@@ -26,7 +26,7 @@ PACKAGES = ("keepalived", "awscli", "curl")
 MASTER_LIMIT = 60.0  # seconds
 NOTIFY = "/etc/keepalived/take-interface"
 STATES = "journalctl --no-pager -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID keepalived) | tail -n 2"
-ROUTE = f"ip route show table {TABLE} 2>/dev/null || true"
+ROUTE = f"ip route show table {TABLE}"
 
 CONFIGURATION = """\
 global_defs {{
@@ -117,4 +117,4 @@ class Keepalived(Contender):
         attachment = self.lab.interface().attachment
         if attachment is None or attachment.instance_id != host.key:
             return False
-        return "MASTER STATE" in run(host, STATES) and bool(run(host, ROUTE).strip())
+        return "MASTER STATE" in run(host, STATES) and LINK in run(host, ROUTE)

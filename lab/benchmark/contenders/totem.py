@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import yaml
 
@@ -17,16 +18,25 @@ DEFAULTS = ROOT / "roles" / "cluster" / "defaults" / "main.yml"
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds. Without a consensus Corosync takes 1.2 times the token."""
+    """Milliseconds. What is not given Corosync derives from the token. `knet_ping`: the link's heartbeat."""
 
     token: int
     consensus: int | None = None
+    knet_ping: Mapping[str, int] = field(default_factory=dict)
+
+    def lines(self) -> str:
+        """For the section totem of corosync.conf."""
+        consensus = f"    consensus: {self.consensus}\n" if self.consensus else ""
+        names = {name: name if name == "pong_count" else f"ping_{name}" for name in self.knet_ping}
+        pings = "".join(f"        knet_{names[name]}: {value}\n" for name, value in self.knet_ping.items())
+        interface = f"    interface {{\n        linknumber: 0\n{pings}    }}\n" if pings else ""
+        return f"    token: {self.token}\n{consensus}{interface}"
 
 
 def defaults_of_the_role() -> Timings:
     """What a pair has that sets nothing. ValueError if the role's defaults are no plain numbers."""
     found = yaml.safe_load(DEFAULTS.read_text())
-    return Timings(int(found["cluster_token"]), int(found["cluster_consensus"]) or None)
+    return Timings(int(found["cluster_token"]), int(found["cluster_consensus"]) or None, found["cluster_knet_ping"])
 
 
 def running_on(host: Host) -> dict[str, int]:
