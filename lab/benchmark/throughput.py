@@ -4,7 +4,9 @@
 
 One pair, its cluster in maintenance mode. In each round the holder gets one data path after the other (plain
 forwarding, bare connection tracking, ours without and with replication), and each takes the same loads. Absolute
-figures are the machine's, which also makes the load: read the ratios.
+figures are the machine's, which also makes the load: read the ratios. Each is given twice: of what came through in a
+second, and of what came through in a CPU second of the load. The second does not see what conntrackd takes, and the
+first suffers from everything else that the machine does: where they differ by more than conntrackd, it was busy.
 """
 
 from __future__ import annotations
@@ -114,18 +116,28 @@ def rates(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def compare(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each comparison the ratios, taken within a round: the machine is not the same from minute to minute."""
-    by_place = {(each["round"], each["load"], each["variant"]): each["rate"] for each in samples}
     rows = []
     for load, variant, base, target in COMPARISONS:
-        ratios = [
-            value / by_place[number, load, base]
-            for (number, each_load, each_variant), value in by_place.items()
-            if (each_load, each_variant) == (load, variant) and by_place.get((number, load, base))
+        pairs = [
+            (mine, other)
+            for mine in samples
+            for other in samples
+            if mine["round"] == other["round"]
+            and (mine["load"], mine["variant"]) == (load, variant)
+            and (other["load"], other["variant"]) == (load, base)
         ]
-        if ratios:
+        if pairs:
+            ratios = [mine["rate"] / other["rate"] for mine, other in pairs]
+            by_cpu = [per_cpu_second(mine) / per_cpu_second(other) for mine, other in pairs]
             row = {"load": load, "variant": variant, "base": base, "target": target, **summary(ratios)}
-            rows.append({**row, "least": min(ratios), "most": max(ratios)})
+            rows.append({**row, "least": min(ratios), "most": max(ratios), "by_cpu": summary(by_cpu)})
     return rows
+
+
+def per_cpu_second(sample: Mapping[str, Any]) -> float:
+    """A sample's rate if the load had had a CPU for itself all the time."""
+    rate_: float = sample["rate"] * sample["seconds"] / sample["cpu"]
+    return rate_
 
 
 def name_of(row: dict[str, Any]) -> str:
@@ -134,7 +146,8 @@ def name_of(row: dict[str, Any]) -> str:
 
 def ratio_text(row: dict[str, Any]) -> str:
     target = f", wanted {row['target']:.2f}" if row["target"] is not None else ""
-    return f"{row['median']:.2f} ({row['least']:.2f} to {row['most']:.2f}, n={row['n']}{target})"
+    by_cpu = f"{row['by_cpu']['median']:.2f} by CPU"
+    return f"{row['median']:.2f} ({row['least']:.2f} to {row['most']:.2f}, n={row['n']}{target}), {by_cpu}"
 
 
 # -- taking them

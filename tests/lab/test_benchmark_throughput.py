@@ -13,7 +13,7 @@ from lab.benchmark.throughput import COMPARISONS, LOADS, compare, name_of, rate,
 
 
 def sample(number: int, load: str, variant: str, value: float) -> dict[str, object]:
-    return {"round": number, "load": load, "variant": variant, "rate": value}
+    return {"round": number, "load": load, "variant": variant, "rate": value, "seconds": 2.0, "cpu": 1.0}
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -27,12 +27,18 @@ def test_ratios_are_taken_within_a_round() -> None:
     (row,) = compare(samples)
     assert name_of(row) == "bulk: nat / forwarding"
     assert (row["n"], row["median"], row["least"], row["most"]) == (2, pytest.approx(0.85), 0.8, 0.9)
-    assert ratio_text(row) == "0.85 (0.80 to 0.90, n=2, wanted 0.85)"
+    assert ratio_text(row) == "0.85 (0.80 to 0.90, n=2, wanted 0.85), 0.85 by CPU"
 
 
 def test_a_comparison_that_promises_nothing_wants_nothing() -> None:
     row = compare([sample(0, "small", "tracking", 9.0), sample(0, "small", "forwarding", 10.0)])[0]
-    assert ratio_text(row) == "0.90 (0.90 to 0.90, n=1)"
+    assert ratio_text(row) == "0.90 (0.90 to 0.90, n=1), 0.90 by CPU"
+
+
+def test_a_load_that_had_to_wait_for_its_cpu_is_put_right() -> None:
+    nat, bare = sample(0, "small", "nat", 45.0), sample(0, "small", "forwarding", 100.0)
+    (row,) = compare([{**nat, "cpu": 1.0}, {**bare, "cpu": 2.0}])
+    assert (row["median"], row["by_cpu"]["median"]) == (0.45, pytest.approx(0.9))
 
 
 def test_rates_have_their_unit() -> None:
