@@ -26,10 +26,18 @@ VARIABLES = {
     "cluster_eni_ip": "10.0.1.100",
     "cluster_subnet_cidr": "10.0.1.0/24",
 }
+
+
+def attributes(barred: str, replica: str = "1") -> str:
+    """An attrd_updater that knows these two."""
+    choice = f"case $2 in barred) value={barred} ;; *) value={replica} ;; esac"
+    return choice + '; echo "name=\\"$2\\" value=\\"$value\\""'
+
+
 SOUND = {
     "crm_resource": "echo resource eni is running on: nat-a",
     "crm_attribute": "echo false",
-    "attrd_updater": 'echo \'name="barred" host="nat-a" value="0"\'',
+    "attrd_updater": attributes("0"),
     "resource.d/evernat/eni": "exit 0",
 }
 Play = Callable[..., PlaybookRun]
@@ -60,10 +68,10 @@ def words(run: PlaybookRun) -> str:
 
 @pytest.mark.parametrize(("host", "barred"), [("nat-a", "0"), ("nat-b", "1")])
 def test_verify_finds_a_sound_pair_sound(play: Play, host: str, barred: str) -> None:
-    answer = f'echo \'name="barred" host="{host}" value="{barred}"\''
-    run = play("verify", {**SOUND, "attrd_updater": answer}, host)
+    run = play("verify", {**SOUND, "attrd_updater": attributes(barred)}, host)
     assert run.rc == 0, run.output
     assert f"{host}: barred is {barred}, a cut ring would leave the interface where it is." in run.output
+    assert f"{host}: has every connection that it would have to go on with." in run.output
     assert run.changed == 0
 
 
@@ -79,6 +87,18 @@ def test_verify_says_when_a_cut_ring_would_move_the_interface(play: Play) -> Non
         assert f"{host}: the node attribute barred must be {barred} where nat-a serves the interface" in words(run)
     assert "let the echo request (ICMP type 8) pass between the hosts' primary addresses and 10.0.1.100" in words(run)
     assert "Last seen: no such attribute" in words(run)
+
+
+def test_verify_says_when_connections_would_be_lost(play: Play) -> None:
+    run = play("verify", {**SOUND, "attrd_updater": attributes("0", replica="0")}, cluster_timeout=8)
+    assert run.rc != 0
+    assert "nat-a: the node attribute replica must be 1, or connections would not survive a takeover" in words(run)
+    assert 'Last seen: name="replica" value="0"' in words(run).replace("\\", "")
+
+
+def test_verify_does_not_ask_for_a_replica_where_there_is_none(play: Play) -> None:
+    run = play("verify", {**SOUND, "attrd_updater": attributes("0", replica="0")}, router_replication=False)
+    assert run.rc == 0, run.output
 
 
 @pytest.mark.parametrize("key", ["", "Key7" * 64])

@@ -172,6 +172,7 @@ class FakeCommit:
         self._machine = machine
         self.flows = 20480
         self.seconds = None if error else 0.19
+        self.whole = True
         self.error = error
 
     def join(self, deadline: ocf.Deadline) -> None:
@@ -285,7 +286,8 @@ def test_connections_are_there_before_the_link_comes_up(bench: Callable[..., Ben
     made = bench(PEER, replication=True)
     assert made.start() == ocf.OCF_SUCCESS
     assert made.host.steps == ["prepare", "commit", "wait_for_link", "joined", "configure", "tidy_up"]
-    assert (made.log.last()["flows"], made.log.last()["commit"]) == (20480, 0.19)
+    line = made.log.last()
+    assert (line["flows"], line["commit"], line["whole"]) == (20480, 0.19, "true")
 
 
 def test_a_commit_that_fails_does_not_fail_the_start(bench: Callable[..., Bench]) -> None:

@@ -350,6 +350,7 @@ def call(log: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Calla
         "attribute": "barred",
         "interval_ms": 250,
         "probes": 3,
+        "replication": True,
     }
 
     def make(action: str, seconds: float = 10.0, **environ: str) -> ocf.Call:
@@ -395,7 +396,7 @@ class Attrd:
         self.away = False
 
     def __call__(self, arguments: list[str], deadline: ocf.Deadline) -> tuple[bool, str]:
-        self.asked.append(tuple(arguments[2:]))
+        self.asked.append(tuple(arguments[1:]))
         if self.away:
             return False, ""
         if arguments[2] == "--update":
@@ -437,12 +438,23 @@ def test_monitor_asserts_an_attribute_that_was_lost(
 ) -> None:
     daemon(value="1")
     assert watch.monitor(call("monitor")) == ocf.OCF_SUCCESS
-    assert attrd.asked == [("--query",)]
+    assert attrd.asked == [
+        (
+            "barred",
+            "--query",
+        )
+    ]
     for lost in (None, "0"):
         attrd.value = lost
         attrd.asked.clear()
         assert watch.monitor(call("monitor")) == ocf.OCF_SUCCESS
-        assert attrd.asked == [("--query",), ("--update", "1")]
+        assert attrd.asked == [
+            (
+                "barred",
+                "--query",
+            ),
+            ("barred", "--update", "1"),
+        ]
         assert attrd.value == "1"
     attrd.away = True
     assert watch.monitor(call("monitor")) == ocf.OCF_SUCCESS
@@ -489,7 +501,7 @@ def test_stop_ends_the_daemon_and_deletes_the_attribute(
     daemon(stubborn=stubborn)
     assert watch.stop(call("stop")) == ocf.OCF_SUCCESS
     assert watch.lock_holder(watch._path(call("stop"))) is None
-    assert attrd.asked == [("--delete",)]
+    assert attrd.asked == [("barred", "--delete"), ("replica", "--delete")]
     assert watch.stop(call("stop")) == ocf.OCF_SUCCESS
 
 

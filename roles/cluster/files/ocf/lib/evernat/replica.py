@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The replica of the other host's connections, which conntrackd keeps in its external cache on this one.
 
-A start commits it to the kernel before the link comes up. Whatever is wrong with conntrackd is told and never fails a
-start: connections are lost then, and the ENI is served all the same.
+`Commit` puts it into the kernel while a start waits for EC2. `Follower` looks after it while the ENI is elsewhere: asks
+the other host for all it has, tells when that has come, and clears the kernel of connections that are over. Whatever is
+wrong with conntrackd is told and never fails a start: connections are lost then, and the ENI is served all the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import threading
 import time
@@ -18,27 +21,75 @@ if TYPE_CHECKING:
 
     from ocf import Deadline
 
+    Run = Callable[[Sequence[str], float], str]
+
 COMMAND = "conntrackd"
-STATISTICS_SECONDS = 1.0
+SOCKET = "/run/conntrackd.ctl"
+# This kernel may hold connections of the clients: from the beginning of a start until the Follower has cleared them.
+MARK = "/run/evernat-connections"
+# What the Follower thinks of the replica, for a start to tell.
+STATE = "/run/evernat-replica"
+REQUEST_SECONDS = 5.0
+STATISTICS_SECONDS = 2.0
 COMMIT_SECONDS = 10.0  # about 10 us a connection: enough for a million
 AFTERWARDS = "conntrackd -f external; conntrackd -R"
+
+ANSWER_SECONDS = 2.5  # conntrackd says something each second, and asks again for what it missed
+SETTLED_FLOWS, SETTLED_SHARE = 100, 0.01  # growth in a second that is everyday business, not the answer to a request
+ANSWERED_SECONDS = 60.0  # by then the answer is here: a table that still grows as fast grows by itself
+ASK_AGAIN_SECONDS = 10.0
+SILENT_SECONDS = 10.0
+SERVED_SECONDS = 2.0  # how long the ENI must have answered elsewhere for its connections here to be over
+
+UNKNOWN = "conntrackd does not run"
 
 
 class ReplicaError(Exception):
     """conntrackd did not do what it was asked to."""
 
 
+class Sample:
+    """What `conntrackd -s` told: when (monotonic seconds), connections in the external cache, packets from the peer."""
+
+    def __init__(self, at: float, flows: int, received: int) -> None:
+        self.at = at
+        self.flows = flows
+        self.received = received
+
+
+def parse_statistics(text: str, at: float) -> Sample:
+    """Raises ReplicaError where one of the two numbers is not told."""
+    _unused, _unused, external = text.partition("cache external:")
+    cache, _unused, network = external.partition("UDP traffic")
+    flows = _number_after("current active connections:", cache)
+    received = _number_before("Pckts recv", network)
+    if flows is None or received is None:
+        raise ReplicaError(f"conntrackd -s told neither of cache and traffic: {text[:200]!r}")
+    return Sample(at, flows, received)
+
+
+def is_whole(asked: Sample, before: Sample, now: Sample) -> bool:
+    """Whether the answer to a request for all connections has come.
+
+    asked: as the request was sent. before, now: two samples after it. The peer must have been heard since, and what
+    comes must be no more than what connections that come and go make up, for the answer comes at once and in one piece.
+    """
+    if now.at - asked.at < ANSWER_SECONDS or now.received <= asked.received or now.at <= before.at:
+        return False
+    growth = (now.flows - before.flows) / (now.at - before.at)
+    return growth < max(SETTLED_FLOWS, SETTLED_SHARE * now.flows) or now.at - asked.at > ANSWERED_SECONDS
+
+
 class Commit:
     """The commit of the external cache, beside whatever else a start does meanwhile.
 
-    flows: connections in the cache when it began; None if conntrackd did not tell. seconds: what it took, None while
-    it is not done. error: why it failed, if it did.
+    flows: connections in the cache when it began; None if conntrackd did not tell. whole: whether the Follower took it
+    for whole. seconds: what it took, None while it is not done. error: why it failed, if it did.
     """
 
-    def __init__(
-        self, run: Callable[[Sequence[str], float], str] | None = None, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, run: Run | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self.flows: int | None = None
+        self.whole = read_state()
         self.seconds: float | None = None
         self.error = ""
         self._run = run or run_command
@@ -55,15 +106,16 @@ class Commit:
 
     def _work(self) -> None:
         try:
-            self.flows = external_flows(self._run([COMMAND, "-s"], STATISTICS_SECONDS))
+            _write(MARK, "")
+            self.flows = parse_statistics(self._run([COMMAND, "-s"], STATISTICS_SECONDS), self._now()).flows
             self._run([COMMAND, "-c"], COMMIT_SECONDS)
             self.seconds = self._now() - self._began
-        except ReplicaError as error:
+        except (ReplicaError, OSError) as error:
             self.error = str(error)
 
 
 def tidy_up() -> None:
-    """After a takeover, in the background: what was committed is this host's own now.
+    """After a takeover, in the background: what was committed is this host's own now. Raises ReplicaError.
 
     The external cache is emptied, so that no later commit brings back connections that have ended meanwhile, and the
     internal one, which the other host asks for, is compared with the kernel.
@@ -80,12 +132,117 @@ def tidy_up() -> None:
         raise ReplicaError(f"sh: {error}") from error
 
 
-def external_flows(statistics: str) -> int | None:
-    """The size of the external cache, from `conntrackd -s`; None if it is not told."""
-    _unused, found, external = statistics.partition("cache external:")
-    name, _unused, rest = external.strip().partition(":")
-    number = rest.split()[:1]
-    return int(number[0]) if found and name == "current active connections" and number[0].isdigit() else None
+class Follower:
+    """Looks after the replica, one step a second, in a thread of its own: conntrackd may be slow to answer.
+
+    `here` and `answers` are set from outside: the ENI is on this host; it answers from elsewhere. `whole` and `why` are
+    for reading.
+    """
+
+    def __init__(
+        self,
+        run: Run | None = None,
+        daemon: Callable[[], object] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.here = False
+        self.answers = False
+        self.whole = False
+        self.why = UNKNOWN
+        self._run = run or run_command
+        self._daemon = daemon or _daemon
+        self._now = now
+        self._known: object = None  # the daemon that was there in the last step
+        self._was_here = False
+        self._served_since: float | None = None
+        self._asked: Sample | None = None
+        self._before: Sample | None = None
+        self._heard = 0.0
+
+    def start(self) -> None:
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        while True:
+            self.step()
+            time.sleep(1.0)
+
+    def step(self) -> None:
+        """Look, ask, judge."""
+        daemon = self._daemon()
+        is_new, self._known = daemon != self._known, daemon
+        lost, self._was_here = self._was_here and not self.here, self.here
+        if self.here:
+            self._hold(is_new)
+        elif daemon is None:
+            self._tell(False, UNKNOWN)
+            self._asked = None
+        else:
+            try:
+                self._stand_by(is_new or lost)
+            except ReplicaError as error:
+                self._tell(False, str(error))
+                self._asked = None
+
+    def _hold(self, is_new: bool) -> None:
+        """The holder's own kernel is the truth. What a new daemon has missed, the other host has missed, too."""
+        self._served_since = self._asked = None
+        self._tell(True, "it is here")
+        if is_new and self._known is not None:
+            with contextlib.suppress(ReplicaError):  # the other host asks as well, once it hears nothing
+                self._run([COMMAND, "-B"], REQUEST_SECONDS)
+
+    def _stand_by(self, ask: bool) -> None:
+        self._clear_kernel()
+        now = self._sample()
+        if ask or self._asked is None or self._is_lost(now):
+            self._run([COMMAND, "-n"], REQUEST_SECONDS)
+            self._asked = self._before = now
+            self._heard = now.at
+            self._tell(False, "the other host was asked for its connections")
+        elif self._before is not None:
+            if now.received > self._before.received:
+                self._heard = now.at
+            if not self.whole and is_whole(self._asked, self._before, now):
+                self._tell(True, f"{now.flows} connections")
+            elif self.whole and now.at - self._heard > SILENT_SECONDS:
+                self._tell(False, f"conntrackd of the other host was not heard for {SILENT_SECONDS:.0f} s")
+            self._before = now
+
+    def _is_lost(self, now: Sample) -> bool:
+        """Whether a request had no answer, or its answer has become old."""
+        asked = self._asked
+        return asked is not None and not self.whole and now.at - max(asked.at, self._heard) > ASK_AGAIN_SECONDS
+
+    def _clear_kernel(self) -> None:
+        """Connections that were here are the other host's now: one that has ended there must not come back."""
+        now = self._now()
+        if not self.answers:
+            self._served_since = None
+        elif self._served_since is None:
+            self._served_since = now
+        elif now - self._served_since >= SERVED_SECONDS and os.path.exists(MARK):
+            with contextlib.suppress(OSError):
+                os.unlink(MARK)
+            self._run([COMMAND, "-F"], REQUEST_SECONDS)
+
+    def _sample(self) -> Sample:
+        return parse_statistics(self._run([COMMAND, "-s"], STATISTICS_SECONDS), self._now())
+
+    def _tell(self, whole: bool, why: str) -> None:
+        if whole != self.whole or not os.path.exists(STATE):
+            with contextlib.suppress(OSError):
+                _write(STATE, "1" if whole else "0")
+        self.whole, self.why = whole, why
+
+
+def read_state() -> bool:
+    """Whether the Follower takes the replica for whole; False where none has told."""
+    try:
+        with open(STATE) as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
 
 
 def run_command(argv: Sequence[str], seconds: float) -> str:
@@ -97,7 +254,31 @@ def run_command(argv: Sequence[str], seconds: float) -> str:
     except OSError as error:
         raise ReplicaError(f"{argv[0]}: {error}") from error
     except subprocess.TimeoutExpired:
-        raise ReplicaError(f"{' '.join(argv)} did not end within {seconds:.0f} s") from None
+        raise ReplicaError(f"{' '.join(argv)} did not end within {seconds:.1f} s") from None
     if done.returncode != 0:
         raise ReplicaError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _daemon() -> object:
+    """What tells one conntrackd from the next: each makes its socket anew. None without one."""
+    try:
+        found = os.stat(SOCKET)
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _number_after(name: str, text: str) -> int | None:
+    words = text.partition(name)[2].split()
+    return int(words[0]) if words and words[0].isdigit() else None
+
+
+def _number_before(name: str, text: str) -> int | None:
+    words = text.partition(name)[0].split()
+    return int(words[-1]) if name in text and words and words[-1].isdigit() else None
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)

@@ -322,6 +322,7 @@ class _Start:
             **{phase: self.phases.get(phase, 0.0) for phase in PHASES},
             flows=self.commit and self.commit.flows,
             commit=self.commit and self.commit.seconds,
+            whole=self.commit and str(self.commit.whole).lower(),
             seconds=self.tools.clock.now() - self.began,
         )
 

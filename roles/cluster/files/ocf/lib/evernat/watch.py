@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FILE = "/run/evernat-{}.watch"
+REPLICA = "replica"  # the second attribute's name
 BEAT_MAX_AGE = 3.0
 BEAT_PATIENCE = 1.5  # after a thaw, the daemon's next heartbeat may come just after us
 TERM_SECONDS = 2.0
@@ -77,14 +78,11 @@ def start(call: Call) -> int:
 
 
 def stop(call: Call) -> int:
-    """End the daemon, and delete its attribute: a stale 1 would bar a takeover."""
+    """End the daemon, and delete its attributes: a stale 1 would bar a takeover."""
     _end_daemon(_path(call), call.deadline)
-    name = call.settings["attribute"]
-    while not _attrd(["--name", name, "--delete"], call.deadline)[0]:
-        if call.deadline.left() < call.deadline.spent():
-            call.log("warning", action="stop", attribute=name, reason="it could not be deleted")
-            break
-        time.sleep(0.2)
+    _delete(call, call.settings["attribute"])
+    if call.settings["replication"]:
+        _delete(call, REPLICA)
     return ocf.OCF_SUCCESS
 
 
@@ -181,6 +179,14 @@ def _assert_attribute(call: Call, value: int) -> None:
         call.log("notice", action="monitor", attribute=name, value=value, why="Pacemaker had lost it")
 
 
+def _delete(call: Call, name: str) -> None:
+    while not _attrd(["--name", name, "--delete"], call.deadline)[0]:
+        if call.deadline.left() < call.deadline.spent():
+            call.log("warning", action="stop", attribute=name, reason="it could not be deleted")
+            break
+        time.sleep(0.2)
+
+
 def _attrd(arguments: Sequence[str], deadline: Deadline) -> tuple[bool, str]:
     import subprocess
 
@@ -242,6 +248,7 @@ def _run_daemon(call: Call, path: str) -> None:
         watcher.Way(name, port),
         watcher.Attribute(settings["attribute"], call.log),
         lambda value: write_beat(file, value),
+        _follow_replica(call) if settings["replication"] else None,
     )
 
     def end(number: int, frame: object) -> None:
@@ -250,6 +257,15 @@ def _run_daemon(call: Call, path: str) -> None:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     daemon.run()
+
+
+def _follow_replica(call: Call) -> Any:
+    import replica
+    import watcher
+
+    follower = replica.Follower()
+    follower.start()
+    return watcher.Replica(follower, watcher.Attribute(REPLICA, call.log))
 
 
 def endpoint_address(settings: Mapping[str, Any]) -> tuple[str, int]:
@@ -301,6 +317,15 @@ as a clone.""",
             ocf.integer(1, 100),
             kind="integer",
             default="3",
+        ),
+        Parameter(
+            "replication",
+            "Connections are replicated",
+            "True where conntrackd runs on both hosts. The node attribute replica then tells whether this host has all"
+            " connections of the other one: 1, or 0.",
+            ocf.boolean,
+            kind="boolean",
+            default="false",
         ),
     ],
     actions=[

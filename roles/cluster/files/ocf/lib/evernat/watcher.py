@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ocf import Log
+    from replica import Follower
 
 ANSWER_SECONDS = 0.1  # an answer takes less than a millisecond; a later one still counts when the next is waited for
 PRIMARY_SECONDS = 5.0  # how long what is known of the primary link is taken for true
@@ -32,6 +33,8 @@ CONNECT_ADDRESSES = 2
 WAY_OPEN_SECONDS, WAY_CLOSED_SECONDS = 5.0, 0.5  # how long the result of a connect holds
 RESOLVE_SECONDS, RESOLVE_AGAIN_SECONDS = 300.0, 5.0
 UPDATE_SECONDS, UPDATE_AGAIN_SECONDS = 5.0, 1.0
+
+NOT_WHOLE_SECONDS = 5.0  # each write of an attribute is work for Pacemaker, and a planned move is over by then
 
 FREE, BARRED = 0, 1
 
@@ -192,6 +195,26 @@ def update_command(name: str, value: int) -> list[str]:
     return ["attrd_updater", "--name", name, "--update", str(value)]
 
 
+class Replica:
+    """What is known of the other host's connections here, as a node attribute: 1 if they are whole, 0 if not."""
+
+    def __init__(self, follower: Follower, attribute: Attribute, now: Callable[[], float] = time.monotonic) -> None:
+        self.attribute = attribute
+        self._follower = follower
+        self._now = now
+        self._whole_at: float | None = None
+
+    def work(self, here: bool, answers: bool) -> None:
+        """Tell the follower what was observed, and Pacemaker what it found. Never waits."""
+        follower = self._follower
+        follower.here, follower.answers = here, answers
+        if follower.whole:
+            self._whole_at = self._now()
+        if follower.whole or self._whole_at is None or self._now() - self._whole_at > NOT_WHOLE_SECONDS:
+            self.attribute.set(Verdict(int(follower.whole), follower.why))
+        self.attribute.work()
+
+
 class Watcher:
     """Observes, judges, writes. `beat` is called once a round with the attribute's value, None if it is not settled."""
 
@@ -204,6 +227,7 @@ class Watcher:
         way: Way,
         attribute: Attribute,
         beat: Callable[[int | None], None],
+        replica: Replica | None = None,
     ) -> None:
         self.mac = mac
         self.ip = ip
@@ -212,6 +236,7 @@ class Watcher:
         self.way = way
         self.attribute = attribute
         self.beat = beat
+        self.replica = replica
         self.stopping = False
         self._silent = 0
         self._kernel: Netlink | None = None
@@ -228,6 +253,8 @@ class Watcher:
             # After a freeze the rounds that were missed are not made up for.
             due = time.monotonic() if self._in_doubt else max(due, time.monotonic())
         self.attribute.close()
+        if self.replica is not None:
+            self.replica.attribute.close()
 
     @property
     def _in_doubt(self) -> bool:
@@ -249,6 +276,8 @@ class Watcher:
             verdict = judge(here, self._silent, self.probes, self.way.is_open)
             if verdict is not None:
                 self.attribute.set(verdict)
+            if self.replica is not None:
+                self.replica.work(here, self._silent == 0 and not here)
         self.attribute.work()
 
     def _is_here(self) -> bool | None:
