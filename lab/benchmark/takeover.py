@@ -89,7 +89,7 @@ class Takeover:
         self.told: dict[str, Any] = {}
         self._failures: dict[str, int] = dict.fromkeys(self.contenders, 0)
         self._workers: dict[str, Worker] = {}
-        self._to_restore: dict[str, bool] = dict.fromkeys(self.contenders, False)
+        self._needs: dict[str, str] = dict.fromkeys(self.contenders, "")  # before its next run: restore, or rebuild
         if options.resume:
             self._load()
 
@@ -196,29 +196,25 @@ class Takeover:
         number, date = runs.next_number(self.runs, name, fault), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         worker = self._workers[name]
         try:
-            if self._to_restore[name]:
-                worker.call(RESTORE_LIMIT, "restore")
-            self._to_restore[name] = True
+            self._make_ready(name)
             run = Run(name, fault, number, date, **worker.call(RUN_LIMIT, "measure", fault))
-            self._failures[name] = 0
+            self._needs[name], self._failures[name] = "restore", 0
         except WorkerError as error:
             run = Run(name, fault, number, date, error=str(error))
+            self._needs[name] = "rebuild"  # nobody knows what state the pair is in
             self._failures[name] += 1
         self.runs.append(run)
         self._say(name, f"{fault} {number}: {told(run)}")
-        if run.error and not self._is_out(name):
-            self._rebuild(name)
 
-    def _rebuild(self, name: str) -> None:
-        """After a failure nobody knows what state the pair is in."""
-        self._say(name, "is being built anew")
-        try:
-            self._workers[name].restart()
-            self._workers[name].call(BUILD_LIMIT, "build")
-            self._to_restore[name] = False
-        except WorkerError as error:
-            self._failures[name] = GIVE_UP_AFTER
-            self._say(name, f"could not be built again: {error}")
+    def _make_ready(self, name: str) -> None:
+        """Put right what the last run did to a contender. Raises WorkerError."""
+        worker = self._workers[name]
+        if self._needs[name] == "restore":
+            worker.call(RESTORE_LIMIT, "restore")
+        elif self._needs[name] == "rebuild":
+            self._say(name, "is being built anew")
+            worker.restart()
+            worker.call(BUILD_LIMIT, "build")
 
     def _say(self, who: str, words: str) -> None:
         say(self.began, who, words)

@@ -15,9 +15,12 @@ from typing import Any
 from lab.benchmark.contenders.contender import Contender
 from lab.benchmark.contenders.totem import running_on
 from lab.benchmark.pair import Pair
+from lab.cluster import crm_mon, told_by, wait_for
+from lab.hosts.host import Host
 from lab.operator import BUNDLE, install_collection
 
 SWITCH_LIMIT = 60.0  # seconds
+REPLICA_LIMIT = 60.0  # seconds
 
 
 class Ours(Contender):
@@ -27,7 +30,7 @@ class Ours(Contender):
         install_collection(self.lab.operator.collections, BUNDLE)
         self.lab.operator.playbook("evernat.aws.site", "-e", f"@{self.lab.pair_file}")
         self._pair = Pair(self.lab)
-        self._pair.wait_sound()
+        self.restore()
 
     def settings(self) -> dict[str, Any]:
         return running_on(self.lab.hosts[self.holder()])
@@ -37,4 +40,17 @@ class Ours(Contender):
 
     def restore(self) -> None:
         self._pair.restore()
-        self._pair.wait_sound()
+        self._wait_for_replicas()
+
+    def _wait_for_replicas(self) -> None:
+        """Both hosts say that their copy of the connections is whole, as an operator would look before a switchover."""
+        first, _ = self._pair.hosts()
+        wait_for(
+            "both replicas are whole", lambda: _replicas(first) == ["1", "1"], REPLICA_LIMIT, lambda: told_by(first)
+        )
+
+
+def _replicas(host: Host) -> list[str | None]:
+    """The values of the node attribute `replica`."""
+    attributes = crm_mon(host, "--include=attributes").findall("./node_attributes/node/attribute[@name='replica']")
+    return [attribute.get("value") for attribute in attributes]
