@@ -56,6 +56,7 @@ class Conntrackd:
         self.asked: list[str] = []
         self.errors: dict[str, str] = {}
         self.follower = replica.Follower(self, lambda: self.number, lambda: self.now)
+        self.follower.here = False
 
     def __call__(self, argv: Sequence[str], seconds: float) -> str:
         assert argv[0] == "conntrackd"
@@ -143,6 +144,12 @@ def test_a_rejoined_host_asks_and_is_whole_once_the_answer_is_there(daemon: Conn
     assert replica.read_state()
     daemon.steps(60)
     assert daemon.asked == ["-n"]
+
+
+def test_nothing_is_asked_before_it_is_known_who_holds_the_interface(daemon: Conntrackd) -> None:
+    daemon.follower.here = None
+    daemon.steps(5)
+    assert daemon.asked == []
 
 
 def test_a_request_without_an_answer_is_repeated(daemon: Conntrackd) -> None:

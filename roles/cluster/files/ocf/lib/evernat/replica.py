@@ -145,7 +145,7 @@ class Follower:
         daemon: Callable[[], object] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.here = False
+        self.here: bool | None = None  # nothing was observed yet
         self.answers = False
         self.whole = False
         self.why = UNKNOWN
@@ -169,10 +169,12 @@ class Follower:
 
     def step(self) -> None:
         """Look, ask, judge."""
+        if self.here is None:
+            return
         daemon = self._daemon()
         is_new, self._known = daemon != self._known, daemon
         lost, self._was_here = self._was_here and not self.here, self.here
-        if self.here:
+        if self._was_here:
             self._hold(is_new)
         elif daemon is None:
             self._tell(False, UNKNOWN)
