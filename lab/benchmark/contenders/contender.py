@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lab.benchmark.runs import FREEZE, POWER_CUT
+from lab.hosts.host import Host
 from lab.hosts.wait import wait_until
 from lab.lab import Lab, LabError
 from lab.vpc.record import Record
@@ -54,6 +55,10 @@ class Contender(ABC):
     def holder(self) -> str:
         """The instance that has the floating address. LabError while there is none."""
         return self.lab.holder()
+
+    def standing_by(self) -> list[Host]:
+        """The hosts that cost something while nothing happens."""
+        return [self.lab.hosts[instance_id] for instance_id in self.lab.pair()]
 
     def settings(self) -> dict[str, Any]:
         """What of its configuration decides the outage, for the record."""
@@ -131,7 +136,7 @@ def seen(record: Record, fault: float) -> dict[str, Any]:
 def steady(contender: Contender, seconds: float) -> dict[str, Any]:
     """What a pair costs that does nothing but stand by: its calls and its hosts' CPU over a window."""
     lab = contender.lab
-    hosts = [lab.hosts[instance_id] for instance_id in lab.pair()]
+    hosts = contender.standing_by()
     mark, start = lab.aws.calls.mark(), time.monotonic()
     cpu = sum(host.cpu_seconds() for host in hosts)
     _let_pass(start + seconds)

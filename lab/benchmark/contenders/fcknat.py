@@ -80,6 +80,10 @@ class FckNat(Contender):
         self._wait_serving(first)
         self._replacement = self._launch()
 
+    def standing_by(self) -> list[Host]:
+        """One instance: the replacement is not there before it is needed."""
+        return [self.lab.hosts[self.holder()]]
+
     def after_power_cut(self, holder: str) -> None:
         self._replace(holder)
 
