@@ -7,8 +7,10 @@ Each release has a lab in a process of its own: a process holds one emulated AWS
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -31,11 +33,12 @@ def compare(
     runs: int, delays: Delays, variables: list[str], samples: list[dict[str, Any]], save: Callable[[], None]
 ) -> None:
     """Cut the holder's power until `samples` holds `runs` of each release; `save` is called after each one."""
-    names = {release: f"{release[0]}cuts{os.getpid()}" for release in RELEASES}
+    names = {release: f"cuts{release}" for release in RELEASES}
     spawn = multiprocessing.get_context("spawn")
     for release in RELEASES:  # not in a worker: its pipes would be open in the image's builder, too
         image.ensure(release)
     workers = {release: ProcessPoolExecutor(1, mp_context=spawn) for release in RELEASES}
+    pids = [worker.submit(os.getpid).result() for worker in workers.values()]
     try:
         for release, worker in workers.items():
             worker.submit(_build, LabSettings(names[release], release, delays), variables).result(BUILD_LIMIT)
@@ -50,10 +53,12 @@ def compare(
                 save()
                 print(f"{release} {number + 1}/{runs}: {sample}", flush=True)
     finally:
+        for pid in pids:  # whatever it is at: what is left of its lab is removed here
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for worker in workers.values():
-            worker.submit(_end)
             worker.shutdown()
-        for name in names.values():  # nothing is left of a worker that died
+        for name in names.values():
             purge(name)
 
 
@@ -117,8 +122,3 @@ def _cut(survivor_leads: bool) -> dict[str, Any]:
     detection = _pair.power_cut()
     _pair.restore()
     return {**asdict(detection), "survivor_was_dc": leads, "load": round(os.getloadavg()[0], 1)}
-
-
-def _end() -> None:
-    if _pair is not None:
-        _pair.lab.down()
