@@ -56,7 +56,7 @@ class Conntrackd:
         self.asked: list[str] = []
         self.errors: dict[str, str] = {}
         self.follower = replica.Follower(self, lambda: self.number, lambda: self.now)
-        self.follower.here = False
+        self.follower.observe(here=False, answers=False)
 
     def __call__(self, argv: Sequence[str], seconds: float) -> str:
         assert argv[0] == "conntrackd"
@@ -147,7 +147,7 @@ def test_a_rejoined_host_asks_and_is_whole_once_the_answer_is_there(daemon: Conn
 
 
 def test_nothing_is_asked_before_it_is_known_who_holds_the_interface(daemon: Conntrackd) -> None:
-    daemon.follower.here = None
+    daemon.follower = replica.Follower(daemon, lambda: daemon.number, lambda: daemon.now)
     daemon.steps(5)
     assert daemon.asked == []
 
@@ -190,7 +190,7 @@ def test_a_peer_that_falls_silent_is_noticed_and_asked_again_when_it_is_back(dae
 
 def test_the_holder_is_whole_and_sends_all_after_a_restart_of_its_daemon(daemon: Conntrackd) -> None:
     daemon.steps(5)
-    daemon.follower.here = True
+    daemon.follower.observe(here=True, answers=False)
     daemon.peer_runs = False  # its host has lost power
     daemon.steps(60)
     assert daemon.follower.whole
@@ -202,9 +202,9 @@ def test_the_holder_is_whole_and_sends_all_after_a_restart_of_its_daemon(daemon:
 
 def test_who_has_lost_the_interface_asks_at_once(daemon: Conntrackd) -> None:
     daemon.steps(5)
-    daemon.follower.here = True
+    daemon.follower.observe(here=True, answers=False)
     daemon.steps(5)
-    daemon.follower.here = False
+    daemon.follower.observe(here=False, answers=False)
     daemon.steps(1)
     assert daemon.asked == ["-n", "-n"]
     assert not daemon.follower.whole
@@ -212,10 +212,23 @@ def test_who_has_lost_the_interface_asks_at_once(daemon: Conntrackd) -> None:
     assert daemon.follower.whole
 
 
+def test_a_new_holder_is_asked_once_it_answers(daemon: Conntrackd) -> None:
+    """What it was asked before, it answered before its commit: with nothing."""
+    daemon.steps(5)
+    assert daemon.follower.whole
+    daemon.follower.observe(here=False, answers=True)
+    daemon.steps(1)
+    assert daemon.asked == ["-n", "-n"]
+    assert not daemon.follower.whole
+    daemon.steps(20)
+    assert daemon.follower.whole
+    assert daemon.asked == ["-n", "-n"]
+
+
 def test_connections_of_an_old_holder_are_cleared_once_the_other_host_serves(daemon: Conntrackd) -> None:
     Path(replica.MARK).touch()
     daemon.steps(5)
-    daemon.follower.answers = True
+    daemon.follower.observe(here=False, answers=True)
     daemon.steps(2)
     assert "-F" not in daemon.asked
     daemon.steps(10)
@@ -225,7 +238,7 @@ def test_connections_of_an_old_holder_are_cleared_once_the_other_host_serves(dae
 def test_connections_are_kept_while_nobody_serves_or_this_host_does(daemon: Conntrackd) -> None:
     Path(replica.MARK).touch()
     daemon.steps(20)
-    daemon.follower.here = daemon.follower.answers = True
+    daemon.follower.observe(here=True, answers=False)
     daemon.steps(20)
     assert "-F" not in daemon.asked
 

@@ -335,6 +335,20 @@ def test_a_probe_that_is_not_answered_is_followed_by_the_next_at_once(monkeypatc
     assert verdicts == [1, 1, 0, 0]
 
 
+def test_who_serves_is_not_forgotten_for_one_probe_that_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = [(True, False), (False, False), (False, True), (False, False), (False, True), *[(False, False)] * 3]
+    attribute: Any = type("Keep", (), {"set": lambda self, verdict: None, "work": lambda self: None})()
+    way: Any = type("Open", (), {"refresh": lambda self: None, "is_open": lambda self: True})()
+    made = watcher.Watcher("02:00:00:00:00:01", "10.0.1.100", 0.25, 3, way, attribute, lambda value: None)
+    told: list[bool] = []
+    made.replica = type("Told", (), {"work": lambda self, here, answers: told.append(answers)})()  # type: ignore[assignment]
+    for here, answered in rounds:
+        monkeypatch.setattr(made, "_is_here", lambda here=here: here)
+        monkeypatch.setattr(made, "_answered", lambda until, answered=answered: answered)
+        made.round(time.monotonic())
+    assert told == [False, False, True, True, True, True, True, False]
+
+
 # the OCF actions
 
 

@@ -135,8 +135,7 @@ def tidy_up() -> None:
 class Follower:
     """Looks after the replica, one step a second, in a thread of its own: conntrackd may be slow to answer.
 
-    `here` and `answers` are set from outside: the ENI is on this host; it answers from elsewhere. `whole` and `why` are
-    for reading.
+    `whole` tells whether all connections of the other host are here, `why` why that is thought.
     """
 
     def __init__(
@@ -145,15 +144,15 @@ class Follower:
         daemon: Callable[[], object] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.here: bool | None = None  # nothing was observed yet
-        self.answers = False
         self.whole = False
         self.why = UNKNOWN
+        self._seen: tuple[bool, bool] | None = None  # nothing was observed yet
+        self._changed = threading.Event()
         self._run = run or run_command
         self._daemon = daemon or _daemon
         self._now = now
         self._known: object = None  # the daemon that was there in the last step
-        self._was_here = False
+        self._was_here = self._answered = False
         self._served_since: float | None = None
         self._asked: Sample | None = None
         self._before: Sample | None = None
@@ -162,26 +161,36 @@ class Follower:
     def start(self) -> None:
         threading.Thread(target=self._follow, daemon=True).start()
 
+    def observe(self, here: bool, answers: bool) -> None:
+        """What the watcher saw: the ENI is on this host; it answers from elsewhere. A change is looked into at once."""
+        if (here, answers) != self._seen:
+            self._seen = here, answers
+            self._changed.set()
+
     def _follow(self) -> None:
         while True:
+            self._changed.wait(1.0)
+            self._changed.clear()
             self.step()
-            time.sleep(1.0)
 
     def step(self) -> None:
         """Look, ask, judge."""
-        if self.here is None:
+        if self._seen is None:
             return
+        here, answers = self._seen
         daemon = self._daemon()
         is_new, self._known = daemon != self._known, daemon
-        lost, self._was_here = self._was_here and not self.here, self.here
-        if self._was_here:
+        # A new holder has its connections in the kernel as soon as it answers, not when the old one loses the ENI.
+        moved = (self._was_here and not here) or (answers and not self._answered)
+        self._was_here, self._answered = here, answers
+        if here:
             self._hold(is_new)
         elif daemon is None:
             self._tell(False, UNKNOWN)
             self._asked = None
         else:
             try:
-                self._stand_by(is_new or lost)
+                self._stand_by(is_new or moved)
             except ReplicaError as error:
                 self._tell(False, str(error))
                 self._asked = None
@@ -219,7 +228,7 @@ class Follower:
     def _clear_kernel(self) -> None:
         """Connections that were here are the other host's now: one that has ended there must not come back."""
         now = self._now()
-        if not self.answers:
+        if not self._answered:
             self._served_since = None
         elif self._served_since is None:
             self._served_since = now

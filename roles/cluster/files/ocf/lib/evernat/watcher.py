@@ -207,7 +207,7 @@ class Replica:
     def work(self, here: bool, answers: bool) -> None:
         """Tell the follower what was observed, and Pacemaker what it found. Never waits."""
         follower = self._follower
-        follower.here, follower.answers = here, answers
+        follower.observe(here, answers)
         if follower.whole:
             self._whole_at = self._now()
         if follower.whole or self._whole_at is None or self._now() - self._whole_at > NOT_WHOLE_SECONDS:
@@ -239,6 +239,7 @@ class Watcher:
         self.replica = replica
         self.stopping = False
         self._silent = 0
+        self._served = False  # by another host
         self._kernel: Netlink | None = None
         self._echo: icmp.Echo | None = None
         self._echo_until = 0.0
@@ -277,8 +278,16 @@ class Watcher:
             if verdict is not None:
                 self.attribute.set(verdict)
             if self.replica is not None:
-                self.replica.work(here, self._silent == 0 and not here)
+                self.replica.work(here, self._is_served_elsewhere(here))
         self.attribute.work()
+
+    def _is_served_elsewhere(self, here: bool) -> bool:
+        """One probe that was lost does not end it."""
+        if here or self._silent >= self.probes:
+            self._served = False
+        elif self._silent == 0:
+            self._served = True
+        return self._served
 
     def _is_here(self) -> bool | None:
         """None if the kernel did not tell."""
