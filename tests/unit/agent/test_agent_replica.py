@@ -261,7 +261,7 @@ def test_a_moment_without_it_is_not_written(daemon: Conntrackd, log: Recorder) -
     kept = watcher.Replica(daemon.follower, attribute, lambda: daemon.now)
     kept.work(here=False, answers=True)
     assert told == [0]
-    for whole, seconds in ((True, 1.0), (False, 4.0)):
+    for whole, seconds in ((True, 1.0), (False, 8.0)):
         daemon.follower.whole = whole
         kept.work(here=False, answers=True)
         daemon.now += seconds

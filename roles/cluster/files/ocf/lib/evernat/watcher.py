@@ -34,7 +34,7 @@ WAY_OPEN_SECONDS, WAY_CLOSED_SECONDS = 5.0, 0.5  # how long the result of a conn
 RESOLVE_SECONDS, RESOLVE_AGAIN_SECONDS = 300.0, 5.0
 UPDATE_SECONDS, UPDATE_AGAIN_SECONDS = 5.0, 1.0
 
-NOT_WHOLE_SECONDS = 5.0  # each write of an attribute is work for Pacemaker, and a planned move is over by then
+NOT_WHOLE_SECONDS = 10.0  # each write of an attribute is work for Pacemaker, and a planned move is over by then
 
 FREE, BARRED = 0, 1
 
