@@ -48,6 +48,8 @@ def versions(release: str) -> dict[str, str]:
 def save(path: Path, benchmark: str, release: str, delays: Delays, result: dict[str, Any]) -> None:
     """Write the figures whole or not at all: a long run is saved many times, and may be cut."""
     head = {
+        "SPDX-FileCopyrightText": "evernat.aws contributors",
+        "SPDX-License-Identifier": "GPL-3.0-or-later",
         "benchmark": benchmark,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": versions(release),
