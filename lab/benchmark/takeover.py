@@ -13,7 +13,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
@@ -64,7 +64,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no new run after so long; default: 600")
 
 
-def _names(known: Sequence[str] | dict[str, Any]) -> Any:
+def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """For argparse: names with commas between them, each a known one."""
+
     def names(text: str) -> tuple[str, ...]:
         found = tuple(name.strip() for name in text.split(","))
         for name in found:
@@ -105,18 +107,22 @@ class Takeover:
     # --- the record -----------------------------------------------------------------------------------------------
 
     def record(self) -> dict[str, Any]:
+        resumed = {each.fault for each in self.runs}
+        faults = [fault for fault in FAULTS if fault in resumed or fault in self.faults]
         return {
             "n": self.wanted,
-            "faults": list(self.faults),
+            "faults": faults,
             "freeze_s": FREEZE_SECONDS,
             "injected_ms": injected_ms(self.delays),
             "contenders": self.told,
-            "summary": runs.sums(self.runs, [*self.told], self.faults),
+            "summary": runs.sums(self.runs, [*self.told], faults),
             "runs": [asdict(each) for each in self.runs],
         }
 
     def save(self) -> None:
+        """After each run, so that a long benchmark can be cut."""
         save(self.options.out, "takeover", self.options.release, self.delays, self.record())
+        self.options.out.with_suffix(".svg").write_text(takeover_svg(json.loads(self.options.out.read_text())))
 
     def _load(self) -> None:
         """What an earlier run measured, if it was at the same delays."""
@@ -264,7 +270,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     benchmark.save()
     print("\n" + table(record))
     saved = json.loads(options.out.read_text())
-    options.out.with_suffix(".svg").write_text(takeover_svg(saved))
     failures = runs.gaps(saved, benchmark.contenders, benchmark.faults, benchmark.wanted)
     failures += runs.unequal_timings(saved, OURS, CLUSTERLABS) + runs.lost_flows(benchmark.runs, OURS)
     return {**record, "failures": failures}
