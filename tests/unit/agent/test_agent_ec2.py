@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from typing import Any, Callable
@@ -402,6 +404,59 @@ def test_a_connection_that_cannot_be_opened_early_is_the_first_calls_error() -> 
     with socket.create_server(("127.0.0.1", port)) as listener:
         threading.Thread(target=lambda: keep_alive(listener.accept()[0]), daemon=True).start()
         assert http.request("GET", "/", {}, b"", 2.0).status == 200
+
+
+@pytest.fixture
+def authority(tmp_path: Any) -> Any:
+    """A folder with the certificate and the key of "localhost", signed by itself, under no hashed name yet."""
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subprocess.run([*make, *names, *files], check=True, capture_output=True, timeout=20)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "known"), [("localhost", True), ("localhost", False), ("127.0.0.1", True)])
+def test_tls_trusts_the_systems_authorities_and_checks_the_name(
+    authority: Any, monkeypatch: pytest.MonkeyPatch, name: str, known: bool
+) -> None:
+    """An authority by its hashed name is enough; one that is not there, or another's name, is refused."""
+    done = subprocess.run(
+        ["openssl", "x509", "-in", authority / "cert.pem", "-noout", "-hash"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    folder = authority / "hashed"
+    folder.mkdir()
+    hashed = done.stdout.strip() if known else "00000000"
+    (folder / f"{hashed}.0").write_bytes((authority / "cert.pem").read_bytes())
+    monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "none"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "cert.pem", authority / "key.pem")
+
+    def serve(peer: socket.socket) -> None:
+        with context.wrap_socket(peer, server_side=True) as secure:
+            keep_alive(secure)
+
+    server = LoopbackServer(serve)
+    http = ec2.HttpServer(server.url.replace("http://127.0.0.1", f"https://{name}"), "the test")
+    if known and name == "localhost":
+        assert http.request("GET", "/", {}, b"", 5.0).status == 200
+    else:
+        with pytest.raises(ApiError, match="certificate verify failed") as caught:
+            http.request("GET", "/", {}, b"", 5.0)
+        assert caught.value.code == "ConnectionError"
+    http.close()
+    server.close()
+
+
+def test_tls_without_hashed_names_loads_all_authorities(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    monkeypatch.setattr(ssl, "create_default_context", lambda: "all of them")
+    assert ec2.tls_context() == "all of them"
 
 
 def test_a_name_service_that_hangs_costs_no_more_than_the_time_given(monkeypatch: pytest.MonkeyPatch) -> None:
