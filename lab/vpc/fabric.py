@@ -24,7 +24,7 @@ from ipaddress import IPv4Address
 from types import TracebackType
 
 from lab import netns
-from lab.vpc import namespaces, rules
+from lab.vpc import namespaces, rules, tracking
 from lab.vpc.faults import PARTNERS, Cut, Fault, Isolation, Links, faults_ruleset
 from lab.vpc.network import Ingress, Interface, Network, SecurityGroup
 
@@ -223,13 +223,14 @@ class Fabric:
                 raise
 
     def unplug(self, interface_id: str) -> None:
-        """Take the link out of its host. Not plugged is fine."""
+        """Take the link out of its host; its security groups forget the flows. Not plugged is fine."""
         with self._lock:
             plug = self._plugs.pop(interface_id, None)
             if plug is None:
                 return
             self._realise()
             self._remove_links([plug])
+            self._forget_flows(plug.interface)
             self._load_faults_if_any()
 
     def holder(self, interface_id: str) -> str | None:
@@ -376,6 +377,16 @@ class Fabric:
             f"rule add lookup main pref {rules.PREFERENCE_LOCAL}",
             f"rule add blackhole pref {rules.PREFERENCE_END}",
         ]
+
+    def _forget_flows(self, interface: Interface) -> None:
+        """What its security groups knew of flows goes with the attachment.
+
+        Not if only ICMP is tracked: its answers come to new requests alone, and the kernel takes a tenth of a second to
+        walk through its table. A flow that it forwarded for another interface does no harm: the rule that let it in
+        lets its next packet in.
+        """
+        if rules.untracked_protocols(interface, self._complete()) != ["tcp", "udp"]:
+            tracking.forget(self.vpc_netns, interface.private_ips)
 
     def _complete(self) -> Network:
         """The applied network with the clients in it."""

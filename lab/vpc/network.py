@@ -54,7 +54,7 @@ class Ingress:
 
 @dataclass(frozen=True)
 class SecurityGroup:
-    """Stateful, as in EC2. Outgoing connections are all allowed."""
+    """Stateful, as in EC2 (see rules.py for what is not tracked). Outgoing connections are all allowed."""
 
     id: str
     ingress: tuple[Ingress, ...] = ()

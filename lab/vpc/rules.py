@@ -6,12 +6,17 @@ The VPC is a router without layer 2 (as on AWS): each interface is a device of t
 its private addresses. Free addresses are blackholes, so nothing answers for them. Those of an interface without a link
 lead into the void: the VPC answers ARP for them, as it does for every interface it knows, and packets get lost.
 
-    a packet from an interface: prerouting raw   source check, metadata service, nothing else link-local
+    a packet from an interface: prerouting raw   source check, metadata service, nothing else link-local; flows that
+                                                 security groups don't track
                                 (conntrack)      sees private addresses in both directions
                                 ip rule iif      the VPC's own addresses first, then the subnet's route table
                                 forward          dest check, internet gateway's admission, security groups
                                 postrouting      internet gateway: private to public source, stateless
     a packet from the internet: prerouting raw   internet gateway: public to private destination, stateless
+
+Security groups keep state, as AWS documents it: a flow is tracked, unless its protocol (TCP or UDP) is open to and from
+0.0.0.0/0 on all ports. A tracked flow's state belongs to the attachment (see `Fabric.unplug`); a packet in the middle
+of a flow that is not known counts as a new one's, and needs an ingress rule.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ RESOLVER_ADDRESS = "169.254.169.253"
 
 # Order of the ip rules: the VPC's own addresses win over every route table (AWS's "local" route); then nothing.
 PREFERENCE_LOCAL, PREFERENCE_TABLES, PREFERENCE_END = 100, 200, 300
+
+EVERYWHERE = "0.0.0.0/0"
 
 # What must hold in the kernel: ("route", table, prefix), ("rule", device, table) or ("address", address), each with the
 # rest of its ip(8) line.
@@ -148,6 +155,9 @@ def vpc_ruleset(network: Network) -> str:
     metadata = [(device_name(each.id), address) for each in interfaces if each.metadata for address in each.private_ips]
     checked = [device_name(each.id) for each in interfaces if each.source_dest_check]
     public = sorted(pair for each in interfaces for pair in each.public_ips)
+    open_ = [(each, protocol) for each in interfaces for protocol in untracked_protocols(each, network)]
+    untracked_from = [f'"{device_name(each.id)}" . {protocol}' for each, protocol in open_]
+    untracked_to = [f"{address} . {protocol}" for each, protocol in open_ for address in each.private_ips]
     return "\n".join(
         [
             "table ip vpc",
@@ -157,6 +167,9 @@ def vpc_ruleset(network: Network) -> str:
             _set("own", "ifname . ipv4_addr", [f'"{device}" . {address}' for device, address in sorted(own)]),
             _set("metadata", "ifname . ipv4_addr", [f'"{device}" . {address}' for device, address in sorted(metadata)]),
             _set("checked", "ifname", [f'"{device}"' for device in sorted(checked)]),
+            _set("addresses", "ipv4_addr", sorted(address for _, address in own)),
+            _set("untracked_from", "ifname . inet_proto", sorted(untracked_from)),
+            _set("untracked_to", "ipv4_addr . inet_proto", sorted(untracked_to)),
             _map("public_of", [f"{private} : {address}" for private, address in public]),
             _map("private_of", [f"{address} : {private}" for private, address in public]),
             _CHAINS,
@@ -181,6 +194,9 @@ _CHAINS = f"""\
     ip saddr 169.254.0.0/16 drop
     ip daddr {{ {METADATA_ADDRESS}, {RESOLVER_ADDRESS} }} iifname . ip saddr @metadata accept
     ip daddr 169.254.0.0/16 drop
+    iifname "{INTERNET_DEVICE}" ip daddr . meta l4proto @untracked_to notrack
+    iifname . meta l4proto @untracked_from ip daddr != @addresses notrack
+    iifname . meta l4proto @untracked_from ip daddr . meta l4proto @untracked_to notrack
   }}
   chain after_tracking {{
     type filter hook postrouting priority srcnat + 200; policy accept;
@@ -196,6 +212,21 @@ _CHAINS = f"""\
     type filter hook output priority filter; policy accept;
     icmp type {{ redirect, time-exceeded }} drop
   }}"""
+
+
+def untracked_protocols(interface: Interface, network: Network) -> list[str]:
+    """Of TCP and UDP those whose flows the interface's security groups don't track. (Egress is open in every group.)"""
+    groups = [group for group in network.security_groups if group.id in interface.security_group_ids]
+    return [
+        protocol
+        for protocol in ("tcp", "udp")
+        if any(_is_open(rule, protocol) for group in groups for rule in group.ingress)
+    ]
+
+
+def _is_open(rule: Ingress, protocol: str) -> bool:
+    all_ports = rule.protocol == "all" or rule.from_port < 0 or (rule.from_port, rule.to_port) == (0, 65535)
+    return rule.protocol in ("all", protocol) and all_ports and EVERYWHERE in rule.cidrs
 
 
 def _crossing(interfaces: Iterable[Interface]) -> str:
@@ -230,7 +261,7 @@ def _group(group: SecurityGroup, network: Network) -> str:
 
 def _matches(rule: Ingress, network: Network) -> list[str]:
     """The nft matches of one ingress rule: one for each source."""
-    sources = ["" if cidr == "0.0.0.0/0" else f"ip saddr {cidr} " for cidr in rule.cidrs]
+    sources = ["" if cidr == EVERYWHERE else f"ip saddr {cidr} " for cidr in rule.cidrs]
     for group_id in rule.group_ids:
         members = sorted(
             address

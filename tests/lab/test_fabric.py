@@ -26,6 +26,7 @@ from vpc_picture import (
     HOST_B,
     NAT_GROUP,
     NETWORK,
+    SILENCE_SECONDS,
     Echo,
     ask,
     become_nat,
@@ -41,9 +42,9 @@ from vpc_picture import (
 )
 
 from lab import netns
-from lab.vpc import namespaces, rules
+from lab.vpc import icmp, namespaces, rules, tracking
 from lab.vpc.fabric import METADATA_ADDRESS, OPERATOR_ADDRESS, SERVER_ADDRESSES, Fabric, FabricError
-from lab.vpc.network import Ingress, Route, RouteTable, SecurityGroup
+from lab.vpc.network import Ingress, Network, Route, RouteTable, SecurityGroup
 
 pytestmark = pytest.mark.root
 
@@ -238,6 +239,116 @@ def _download(fabric: Fabric, size: int) -> bool:
 def _is_checksum_error(line: str) -> bool:
     name, _, rest = line.partition(" ")
     return "Csum" in name and name.endswith(("Errors", "Error")) and rest.split()[0] != "0"
+
+
+# --- what security groups remember ------------------------------------------------------------------------------------
+
+OPEN_TO_UDP = Ingress("udp", 0, 65535, ("0.0.0.0/0",))
+UNTRACKED_GROUP = replace(NAT_GROUP, ingress=(*NAT_GROUP.ingress, OPEN_TO_UDP))
+
+
+def with_group(group: SecurityGroup) -> Network:
+    return replace(NETWORK, security_groups=(group,))
+
+
+def move_to_b(fabric: Fabric) -> None:
+    fabric.unplug(FLOATING_INTERFACE.id)
+    fabric.plug(FLOATING_INTERFACE, "b", "ens6")
+    become_nat(fabric.namespace("b"))
+
+
+@contextlib.contextmanager
+def a_flow_in_its_middle(fabric: Fabric) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A UDP flow that the floating interface's host began: its end on host b, after a move, and the server's end."""
+    with udp(fabric.internet_netns, SERVER_ADDRESSES[1], 4000) as server:
+        with udp(fabric.namespace("a"), FLOATING, 4001) as before:
+            before.sendto(b"begin", (SERVER_ADDRESSES[1], 4000))
+            assert receives(server)
+            server.sendto(b"answer", (ELASTIC, 4001))
+            assert receives(before)
+        move_to_b(fabric)
+        with udp(fabric.namespace("b"), FLOATING, 4001) as after:
+            yield after, server
+
+
+def test_a_tracked_flow_is_forgotten_with_the_attachment(fabric: Fabric) -> None:
+    with a_flow_in_its_middle(fabric) as (host, server):
+        server.sendto(b"pushed", (ELASTIC, 4001))
+        assert not receives(host)
+        host.sendto(b"begin anew", (SERVER_ADDRESSES[1], 4000))
+        assert receives(server)
+        server.sendto(b"answer", (ELASTIC, 4001))
+        assert receives(host)
+
+
+def test_an_untracked_flow_goes_on_after_a_move(fabric: Fabric) -> None:
+    fabric.apply(with_group(UNTRACKED_GROUP))
+    with a_flow_in_its_middle(fabric) as (host, server):
+        server.sendto(b"pushed", (ELASTIC, 4001))
+        assert receives(host)
+
+
+def test_the_other_interfaces_flows_are_remembered(fabric: Fabric) -> None:
+    with udp(fabric.namespace("b"), "10.0.1.12", 4001) as host, udp(fabric.internet_netns, SERVER, 4000) as server:
+        host.sendto(b"begin", (SERVER, 4000))
+        assert receives(server)
+        move_to_b(fabric)
+        server.sendto(b"pushed", ("203.0.113.12", 4001))
+        assert receives(host)
+
+
+@pytest.mark.parametrize("group", [NAT_GROUP, UNTRACKED_GROUP], ids=["tracked", "untracked"])
+def test_only_a_tracked_flow_outlives_its_rule(fabric: Fabric, group: SecurityGroup) -> None:
+    """AWS cuts an untracked flow at once when its rule goes; a tracked one lives until it ends."""
+    fabric.apply(with_group(replace(group, ingress=(*group.ingress, Ingress("udp", 4001, 4001, ("0.0.0.0/0",))))))
+    with udp(fabric.namespace("a"), FLOATING, 4001) as host, udp(fabric.internet_netns, SERVER, 4000) as server:
+        server.sendto(b"begin", (ELASTIC, 4001))
+        assert receives(host)
+        host.sendto(b"answer", (SERVER, 4000))
+        assert receives(server)
+        fabric.apply(with_group(SecurityGroup("sg-nat")))
+        server.sendto(b"go on", (ELASTIC, 4001))
+        assert receives(host) is (group is NAT_GROUP)
+
+
+def test_what_is_untracked_is_in_no_table(fabric: Fabric) -> None:
+    fabric.apply(with_group(UNTRACKED_GROUP))
+    assert ask(fabric.namespace("client"), SERVER) == ELASTIC
+    assert tracking.count(fabric.vpc_netns, FLOATING) == 0
+    # ICMP is tracked whatever the rules say.
+    assert "1 received" in output(fabric.namespace("client"), "ping", "-c1", "-W1", SERVER)
+    assert tracking.count(fabric.vpc_netns, FLOATING) == 1
+
+
+def test_a_tracked_interface_gets_answers_from_an_untracked_one(fabric: Fabric) -> None:
+    fabric.apply(with_group(SecurityGroup("sg-nat")))  # the client's own group is open
+    with Echo(fabric.namespace("client"), CLIENT):
+        assert ask(fabric.namespace("a"), CLIENT) == "10.0.1.11"
+
+
+@pytest.mark.parametrize(
+    ("ingress", "arrives"),
+    [
+        pytest.param((), True, id="tracked"),
+        pytest.param((OPEN_TO_UDP,), False, id="untracked"),
+        pytest.param((OPEN_TO_UDP, Ingress("icmp", 3, -1, ("0.0.0.0/0",))), True, id="untracked, with a rule"),
+    ],
+)
+def test_an_icmp_error_is_related_to_tracked_flows_only(
+    fabric: Fabric, ingress: tuple[Ingress, ...], arrives: bool
+) -> None:
+    """So path MTU discovery needs a rule of its own where flows are untracked."""
+    fabric.apply(with_group(SecurityGroup("sg-nat", ingress)))
+    flow = icmp.Packet((FLOATING, 4001), (SERVER, 4000), socket.IPPROTO_UDP)
+    with udp(fabric.namespace("a"), FLOATING, 4001) as host:
+        host.connect((SERVER, 4000))
+        host.settimeout(SILENCE_SECONDS)
+        with udp(fabric.internet_netns, SERVER, 4000) as server:
+            host.send(b"begin")
+            assert receives(server)
+        icmp.send(fabric.internet_netns, ELASTIC, icmp.unreachable(icmp.PORT_UNREACHABLE, flow))
+        with pytest.raises(ConnectionRefusedError if arrives else TimeoutError):
+            host.recv(100)
 
 
 # --- instance metadata ------------------------------------------------------------------------------------------------

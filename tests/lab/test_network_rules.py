@@ -114,6 +114,24 @@ def test_public_addresses_are_mapped_both_ways() -> None:
     assert "198.51.100.7 : 10.0.1.100" in ruleset
 
 
+@pytest.mark.parametrize(
+    ("rule", "untracked"),
+    [
+        (Ingress("all", cidrs=("0.0.0.0/0",)), ["tcp", "udp"]),
+        (Ingress("tcp", 0, 65535, ("0.0.0.0/0",)), ["tcp"]),
+        (Ingress("udp", -1, -1, ("10.0.0.0/8", "0.0.0.0/0")), ["udp"]),
+        (Ingress("tcp", 1, 65535, ("0.0.0.0/0",)), []),
+        (Ingress("tcp", 443, 443, ("0.0.0.0/0",)), []),
+        (Ingress("all", cidrs=("10.0.0.0/8",)), []),
+        (Ingress("all", group_ids=("sg-nat",)), []),
+        (Ingress("icmp", -1, -1, ("0.0.0.0/0",)), []),
+    ],
+)
+def test_flows_are_untracked_only_if_all_is_open(rule: Ingress, untracked: list[str]) -> None:
+    network = replace(NETWORK, security_groups=(SecurityGroup("sg-nat", (rule,)),))
+    assert rules.untracked_protocols(FLOATING_INTERFACE, network) == untracked
+
+
 def test_only_checked_interfaces_are_checked() -> None:
     assert "checked { type ifname; }" in rules.vpc_ruleset(NETWORK)
     checked = NETWORK.with_interface(replace(FLOATING_INTERFACE, source_dest_check=True))

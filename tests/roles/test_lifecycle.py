@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from emulated_site import TAG, Site
 
 from lab.aws import ACCOUNT_ID, Fault
+from lab.operator import PlaybookRun
 
 OTHER_ROUTE = "198.18.0.0/15"
 
@@ -71,6 +73,20 @@ def test_the_first_run_makes_it(site: Site) -> None:
     assert OTHER_ROUTE in routes_of(site)
 
 
+def test_a_second_link_of_the_hosts_is_handed_to_the_cluster(site: Site) -> None:
+    second = {"a": "10.0.3.10", "b": "10.0.3.11"}
+    run = site.provision(provision_hosts=[{"name": name, "second_address": second[name]} for name in second])
+    assert run.changed == 0
+    for name, address in second.items():
+        assert re.search(
+            rf'"name": "nat-{name}", "address": "10.0.1.[0-9]+", "second_address": "{address}"', unescaped(run)
+        )
+
+
+def unescaped(run: PlaybookRun) -> str:
+    return run.output.replace("\\", "")
+
+
 def test_the_role_may_move_this_interface_between_these_hosts_and_nothing_else(site: Site) -> None:
     ((name, document),) = [
         (policy, site.iam.get_role_policy(RoleName=role["RoleName"], PolicyName=policy)["PolicyDocument"])
@@ -88,31 +104,40 @@ def test_the_role_may_move_this_interface_between_these_hosts_and_nothing_else(s
     assert sorted(move["Resource"]) == sorted(prefix + item for item in wanted)
 
 
-def test_the_groups_let_in_what_is_needed_and_no_more(site: Site) -> None:
+def groups_of(site: Site) -> dict[str, dict[str, Any]]:
     wanted = [{"Name": f"tag:{TAG}", "Values": ["nat"]}]
     found = site.ec2.describe_security_groups(Filters=wanted)["SecurityGroups"]
-    groups = {group["GroupName"]: group for group in found}
+    return {group["GroupName"]: group for group in found}
+
+
+def rules(group: dict[str, Any]) -> set[tuple[Any, ...]]:
+    return {
+        (rule["IpProtocol"], rule.get("FromPort"), rule.get("ToPort"), source)
+        for rule in group["IpPermissions"]
+        for source in [
+            *(item["CidrIp"] for item in rule["IpRanges"]),
+            *(item["GroupId"] for item in rule["UserIdGroupPairs"]),
+        ]
+    }
+
+
+def test_the_groups_let_in_what_is_needed_and_no_more(site: Site) -> None:
+    groups = groups_of(site)
     hosts, nat = groups["nat-hosts"], groups["nat-nat"]
-
-    def rules(group: dict[str, Any]) -> set[tuple[Any, ...]]:
-        return {
-            (rule["IpProtocol"], rule.get("FromPort"), rule.get("ToPort"), source)
-            for rule in group["IpPermissions"]
-            for source in [
-                *(item["CidrIp"] for item in rule["IpRanges"]),
-                *(item["GroupId"] for item in rule["UserIdGroupPairs"]),
-            ]
-        }
-
     assert rules(hosts) == {
         ("tcp", 22, 22, "192.0.2.50/32"),
         ("udp", 5405, 5405, hosts["GroupId"]),
         ("udp", 3780, 3780, hosts["GroupId"]),
         ("icmp", 8, -1, hosts["GroupId"]),
     }
-    assert {rule[0] for rule in rules(nat)} == {"-1", "icmp"}
-    assert ("icmp", 8, -1, hosts["GroupId"]) in rules(nat)
-    assert {rule[3] for rule in rules(nat)} == {"10.0.2.0/24", hosts["GroupId"]}
+    assert rules(nat) == {
+        ("-1", None, None, "10.0.2.0/24"),
+        ("icmp", 8, -1, hosts["GroupId"]),
+        ("tcp", 0, 65535, "0.0.0.0/0"),  # so that AWS does not track these flows
+        ("udp", 0, 65535, "0.0.0.0/0"),
+        ("icmp", 3, -1, "0.0.0.0/0"),
+        ("icmp", 11, -1, "0.0.0.0/0"),
+    }
     assert [group["GroupId"] for group in site.eni()["Groups"]] == [nat["GroupId"]]
 
 
@@ -169,6 +194,7 @@ OWN_NETWORK: dict[str, Any] = {
     "provision_route_table_ids": None,
     "provision_client_cidrs": None,
     "provision_eni_ip": "10.7.1.100",
+    "provision_untracked_flows": False,
     "provision_network": {
         "zone": "eu-west-1a",
         "cidr": "10.7.0.0/16",
@@ -193,6 +219,9 @@ def test_a_network_of_its_own_is_made_once_and_removed(site: Site) -> None:
         if route.get("NetworkInterfaceId") == site.eni()["NetworkInterfaceId"]
     ]
     assert through_eni == [2]
+    groups = groups_of(site)
+    clients = {("-1", None, None, cidr) for cidr in ("10.7.2.0/24", "10.7.3.0/24")}
+    assert rules(groups["nat-nat"]) == clients | {("icmp", 8, -1, groups["nat-hosts"]["GroupId"])}
     again = site.provision(**OWN_NETWORK, **key)
     assert again.changed == 0, again.changed_tasks()
     site.play("evernat.aws.teardown", **OWN_NETWORK, **key)
