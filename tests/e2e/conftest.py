@@ -45,5 +45,6 @@ def built() -> Iterator[Pair]:
 def pair(built: Pair) -> Iterator[Pair]:
     """The pair, sound; whatever the test did to the lab is ended after it."""
     built.wait_sound()
+    built.wait_replicated()
     yield built
     built.restore()

@@ -62,6 +62,25 @@ class Pair:
 
         wait_for("the pair is sound on both hosts", sound, timeout, lambda: str(self._states()))
 
+    def wait_replicated(self, timeout: float = 90) -> None:
+        """Wait until each host says that it has all connections of the other one."""
+
+        def told() -> str:
+            queries = (("attrd_updater", "--name", "replica", "--query"), ("cat", "/run/evernat-replica"))
+            return "; ".join(self.run(host, *query, check=False) for host in self.lab.pair() for query in queries)
+
+        def whole() -> bool:
+            return told().count('value="1"') == 2 and all(
+                self.run(host, "cat", "/run/evernat-replica", check=False) == "1" for host in self.lab.pair()
+            )
+
+        wait_for("both hosts have the other one's connections", whole, timeout, told)
+
+    def replica(self, instance_id: str) -> int:
+        """How many connections of the other host conntrackd keeps on this one."""
+        statistics = self.run(instance_id, "conntrackd", "-s")
+        return int(statistics.partition("cache external:")[2].partition("connections:")[2].split()[0])
+
     def wait_holder(self, instance_id: str, timeout: float) -> None:
         """Wait until AWS says that this instance holds the ENI."""
 

@@ -81,8 +81,7 @@ def stop(call: Call) -> int:
     """End the daemon, and delete its attributes: a stale 1 would bar a takeover."""
     _end_daemon(_path(call), call.deadline)
     _delete(call, call.settings["attribute"])
-    if call.settings["replication"]:
-        _delete(call, REPLICA)
+    _delete(call, REPLICA)  # also where replication has just been switched off
     return ocf.OCF_SUCCESS
 
 
