@@ -5,13 +5,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 from pair import Pair
+from test_ring import hold
 
 from lab.benchmark.troubles import busy, frozen, hosts_of, paused
+from lab.lab import Lab
 
+StandStill = Callable[[Lab, str], AbstractContextManager[None]]
 TOLERANCE = 1.0  # seconds for which a whole host may stand still: docs/detection.md
+AFTERWARDS = 5.0  # seconds in which a move would begin
 LONG_FREEZE = 5.0  # seconds; of user space alone, which may stand still for any time
 
 
@@ -27,10 +33,6 @@ def freezes(pytestconfig: pytest.Config) -> int:
     return 30 if pytestconfig.getoption("--soak") else 1
 
 
-def role_of(pair: Pair, role: str) -> str:
-    return pair.holder if role == "holder" else pair.standby
-
-
 def test_busy_cores_move_nothing(pair: Pair, busy_for: float, pytestconfig: pytest.Config) -> None:
     nice = pytestconfig.getoption("--soak-nice")
     with pair.moves() as moves, busy(hosts_of(pair.lab), busy_for, nice):
@@ -40,22 +42,14 @@ def test_busy_cores_move_nothing(pair: Pair, busy_for: float, pytestconfig: pyte
 
 
 @pytest.mark.parametrize("role", ["holder", "standby"])
-def test_a_host_that_stands_still_for_less_than_the_tolerance_moves_nothing(
-    pair: Pair, freezes: int, role: str
+@pytest.mark.parametrize(("stand_still", "length"), [(paused, TOLERANCE), (frozen, LONG_FREEZE)])
+def test_a_host_that_stands_still_moves_nothing(
+    pair: Pair, freezes: int, stand_still: StandStill, length: float, role: str
 ) -> None:
     for _ in range(freezes):
         with pair.moves() as moves:
-            with paused(pair.lab, role_of(pair, role)):
-                time.sleep(TOLERANCE)
-            pair.wait_sound()
-        assert moves == []
-
-
-@pytest.mark.parametrize("role", ["holder", "standby"])
-def test_user_space_that_stands_still_moves_nothing(pair: Pair, freezes: int, role: str) -> None:
-    for _ in range(freezes):
-        with pair.moves() as moves:
-            with frozen(pair.lab, role_of(pair, role)):
-                time.sleep(LONG_FREEZE)
+            with stand_still(pair.lab, pair.holder if role == "holder" else pair.standby):
+                time.sleep(length)
+            hold(AFTERWARDS, time.monotonic())
             pair.wait_sound()
         assert moves == []
