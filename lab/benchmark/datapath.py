@@ -35,8 +35,7 @@ def router_ruleset(device: str, floating: str, servers: Sequence[str], back: str
     """The VPC router's part, its work per packet the same for all variants; see the module's words.
 
     `device` is the router's for the floating interface, `back` the address that answers are sent to behind it: the
-    client's where the host does no NAT, else the interface's own, which they have already. The router tracks none of
-    this traffic, as EC2 does not where a security group lets everything in and out.
+    client's where the host does no NAT, else the interface's own, which they have already.
     """
     far = f"{{ {', '.join(servers)} }}"
     return "\n".join(
@@ -44,11 +43,6 @@ def router_ruleset(device: str, floating: str, servers: Sequence[str], back: str
             "table ip bench",
             "delete table ip bench",
             "table ip bench {",
-            "  chain untracked {",
-            "    type filter hook prerouting priority raw - 10; policy accept;",
-            f"    ip saddr {far} notrack",
-            f"    ip daddr {far} notrack",
-            "  }",
             "  chain going_out {",
             "    type filter hook prerouting priority raw + 10; policy accept;",
             f'    iifname "{device}" ip daddr {far} ip saddr set {floating}',

@@ -23,6 +23,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from lab.benchmark.datagrams import Batch
@@ -35,7 +36,7 @@ AT_ONCE = 6  # groups that are asked before their answers are read: the kernel's
 AGAIN_SECONDS = 0.3  # what is not answered by then is asked again
 ASK_SECONDS = 20.0  # for all to answer, and a second for each SLOWEST of them
 SLOWEST = 1000
-OLD_ENOUGH = 3.0  # seconds: for the kernel a UDP flow counts from its third second on
+OLD_ENOUGH = 3.0  # seconds: a UDP flow that is answered then, too, is kept by the kernel for minutes; else for 30 s
 REFRESH = 60.0  # seconds, half of the kernel's timeout for UDP flows
 
 
@@ -120,12 +121,29 @@ class Flows:
         ]
         self._room = Batch(ROOM, PAYLOAD)
 
+    def open(self) -> dict[str, int]:
+        """Have every flow answered once, and again when it is old enough. How many of them were."""
+        young: deque[tuple[float, list[Sender]]] = deque()
+        for first in range(0, len(self._senders), AT_ONCE):
+            group = self._senders[first : first + AT_ONCE]
+            self._ask(group)
+            young.append((time.monotonic(), group))
+            while young and time.monotonic() - young[0][0] >= OLD_ENOUGH:
+                self._ask(young.popleft()[1])
+        for since, group in young:
+            time.sleep(max(0.0, since + OLD_ENOUGH - time.monotonic()))
+            self._ask(group)
+        return self._count()
+
     def ask_all(self) -> dict[str, int]:
         """How many of the flows answered."""
-        self.ask(self._senders)
+        self._ask(self._senders)
+        return self._count()
+
+    def _count(self) -> dict[str, int]:
         return {"udp": sum(len(sender.answered) for sender in self._senders), "tcp": self._ask_streams()}
 
-    def ask(self, senders: Sequence[Sender]) -> None:
+    def _ask(self, senders: Sequence[Sender]) -> None:
         """Ask some of the flows, and those that do not answer again, as long as there is time."""
         for sender in senders:
             sender.answered.clear()
@@ -182,10 +200,7 @@ class Flows:
 def hold(udp: int, tcp: int, addresses: Sequence[str]) -> None:
     start = time.monotonic()
     flows = Flows(udp, tcp, addresses)
-    flows.ask_all()
-    young = time.monotonic()
-    time.sleep(OLD_ENOUGH)
-    say(**flows.ask_all(), opened=round(young - start, 3))
+    say(**flows.open(), opened=round(time.monotonic() - start, 3))
     for part in itertools.cycle(range(int(REFRESH))):  # a part each second
         due = time.monotonic() + 1.0
         flows.refresh(part, int(REFRESH))

@@ -176,9 +176,9 @@ class Bench:
         self._hosts = [lab.hosts[instance_id] for instance_id in lab.pair()]
         self._holder = lab.hosts[lab.holder()]
         self._device = rules.device_name(lab.interface().id)
-        self._prepare_the_router()
-        for host in self._hosts:
-            host.run(["apt-get", "install", "--yes", "--quiet", "conntrack"], timeout=120, check=True)
+        # The router sends answers that go to the client by way of the host: it has to find the host for them.
+        way = f"neighbour replace {CLIENT_ADDRESS} lladdr {lab.interface().mac} dev {self._device} nud permanent"
+        namespaces.ip(lab.fabric.vpc_netns, [way])
         maintenance = ["crm_attribute", "--type=crm_config", "--name=maintenance-mode", "--update=true"]
         self._holder.run(maintenance, timeout=60, check=True)
         counters.install(lab.fabric.internet_netns, {"arrived": "ip protocol udp"}, drop=True)
@@ -249,15 +249,6 @@ class Bench:
         """CPU seconds since its start on each host, 0 where it does not run; the holder comes first."""
         hosts = sorted(self._hosts, key=lambda host: host is not self._holder)
         return tuple(cpu_of(host, "conntrackd") for host in hosts)
-
-    def _prepare_the_router(self) -> None:
-        """Let it admit answers that it has no state to know by, and find the host for those that go to the client."""
-        everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-        interface = self._lab.interface()
-        (group,) = interface.security_group_ids
-        self._lab.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[everything])
-        way = f"neighbour replace {CLIENT_ADDRESS} lladdr {interface.mac} dev {self._device} nud permanent"
-        namespaces.ip(self._lab.fabric.vpc_netns, [way])
 
     @contextmanager
     def _sink(self) -> Iterator[None]:
