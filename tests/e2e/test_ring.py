@@ -17,13 +17,15 @@ from lab.cluster import wait_for
 
 @contextmanager
 def undisturbed(pair: Pair) -> Iterator[None]:
-    """Whatever happens inside, and until the pair is sound again: no move, no packet lost."""
+    """Whatever happens inside, and until the pair is sound again: no move, no packet lost, no connection either."""
     with pair.moves() as moves, pair.traffic() as traffic:
         yield
         pair.wait_sound()
         record = traffic.stop()
     assert moves == []
     assert (record.lost, record.connects_failed) == (0, 0), f"{record.lost} of {record.sent} packets were lost"
+    survived, total = record.survived()
+    assert survived == total == 22
 
 
 def sleep_until_alone(pair: Pair, instance_id: str) -> None:
