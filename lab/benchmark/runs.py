@@ -61,6 +61,19 @@ def _sum(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
+def above(summed: Mapping[str, Mapping[str, Any]], name: str, peers: Sequence[str]) -> list[str]:
+    """Where a contender's median or p95 is above a peer's: a sentence each."""
+    found = []
+    for fault, own in summed.get(name, {}).items():
+        for peer in peers:
+            theirs = summed.get(peer, {}).get(fault, {}).get("outage_ms", {})
+            for figure in ("median", "p95"):
+                if figure in theirs and own["outage_ms"].get(figure, 0) > theirs[figure]:
+                    values = f"{own['outage_ms'][figure]} ms, {peer} {theirs[figure]} ms"
+                    found.append(f"{fault}: the {figure} of {name} is above that of {peer}: {name} {values}")
+    return found
+
+
 def next_number(runs: Sequence[Run], contender: str, fault: str) -> int:
     """The number of the run that comes next: those in the file count."""
     return max((run.number for run in of(runs, contender, fault)), default=0) + 1

@@ -31,15 +31,16 @@ from lab.benchmark.runs import FAULTS, POWER_CUT, SWITCHOVER, Run
 from lab.benchmark.worker import Task, Worker, WorkerError, say
 from lab.lab import Delays, LabError, LabSettings
 
-OURS, CLUSTERLABS, KEEPALIVED = "ours", "clusterlabs", "keepalived"
+OURS, CLUSTERLABS, KEEPALIVED, FLOOR = "ours", "clusterlabs", "keepalived", "floor"
 CONTENDERS: dict[str, type[Contender]] = {
     OURS: Ours,
     CLUSTERLABS: ClusterLabs,
     "clusterlabs-sap": ClusterLabsSap,
     KEEPALIVED: Keepalived,
     "fck-nat": FckNat,
-    "floor": Floor,
+    FLOOR: Floor,
 }
+PEERS = [name for name in CONTENDERS if name not in (OURS, FLOOR)]
 QUICK_DELAYS = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
 QUICK_CONTENDERS = (OURS, KEEPALIVED)
 QUICK_FAULTS = (SWITCHOVER, POWER_CUT)  # what takes long to put right comes last: nothing follows it
@@ -109,13 +110,15 @@ class Takeover:
     def record(self) -> dict[str, Any]:
         resumed = {each.fault for each in self.runs}
         faults = [fault for fault in FAULTS if fault in resumed or fault in self.faults]
+        summed = runs.sums(self.runs, [*self.told], faults)
         return {
             "n": self.wanted,
             "faults": faults,
             "freeze_s": FREEZE_SECONDS,
             "injected_ms": injected_ms(self.delays),
             "contenders": self.told,
-            "summary": runs.sums(self.runs, [*self.told], faults),
+            "summary": summed,
+            "ours_above": runs.above(summed, OURS, PEERS),
             "runs": [asdict(each) for each in self.runs],
         }
 
@@ -269,6 +272,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     record = benchmark.run()
     benchmark.save()
     print("\n" + table(record))
+    print("\n".join(record["ours_above"]))
     saved = json.loads(options.out.read_text())
     failures = runs.gaps(saved, benchmark.contenders, benchmark.faults, benchmark.wanted)
     failures += runs.unequal_timings(saved, OURS, CLUSTERLABS) + runs.lost_flows(benchmark.runs, OURS)

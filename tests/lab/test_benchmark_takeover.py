@@ -17,7 +17,7 @@ from lab.benchmark.contenders.contender import seen
 from lab.benchmark.contenders.totem import defaults_of_the_role
 from lab.benchmark.figures import p95, summary
 from lab.benchmark.picture import place, takeover_svg
-from lab.benchmark.runs import FREEZE, POWER_CUT, Run, gaps, lost_flows, next_number, read, sums, unequal_timings
+from lab.benchmark.runs import FREEZE, POWER_CUT, Run, above, gaps, lost_flows, next_number, read, sums, unequal_timings
 from lab.benchmark.takeover import Takeover, injected_ms
 from lab.lab import Delays, LabError
 from lab.vpc.record import summarise
@@ -47,6 +47,7 @@ def run(contender: str, outage: int | None, fault: str = POWER_CUT, number: int 
     )
 
 
+PAIRS = ["ours", "fast", "slow", "dead"]
 RUNS = [run("ours", 100), run("ours", 300, number=2, survived=21), run("ours", None, number=3), run("peer", 900)]
 
 
@@ -75,6 +76,16 @@ def test_runs_are_summed_up_by_contender_and_fault() -> None:
         "failed": 1,
     }
     assert found["peer"][FREEZE]["outage_ms"] == {"n": 0}
+
+
+def test_where_ours_is_slower_is_said() -> None:
+    summed = sums([run("ours", 300), run("fast", 200), run("slow", 400), run("dead", None)], PAIRS, [POWER_CUT])
+    assert above(summed, "ours", ["slow", "dead", "nobody"]) == []
+    found = above(summed, "ours", ["fast"])
+    assert found == [
+        f"power cut: the {figure} of ours is above that of fast: ours 300 ms, fast 200 ms"
+        for figure in ("median", "p95")
+    ]
 
 
 def test_runs_come_back_from_json_as_they_went() -> None:

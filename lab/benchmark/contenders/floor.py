@@ -5,7 +5,8 @@
 The lab itself acts, at the moment of the fault: it describes the interface, detaches it, attaches it to the other
 host, each step begun when the one before is over in AWS's own books, not when a poll would have found out. The host
 waits for the link in a loop of 2 ms and configures it. A frozen holder goes on forwarding, which a perfect detector
-knows: nothing is moved. There is no connection tracking sync.
+knows: nothing is moved. In a planned move the old holder forwards until its link is gone, which in the lab is the end
+of the detach: only attach and link are outage. There is no connection tracking sync.
 """
 
 from __future__ import annotations
