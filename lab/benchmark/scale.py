@@ -28,6 +28,7 @@ from lab.hosts.wait import wait_until
 from lab.lab import OUT, Delays, Lab, LabError, LabSettings
 from lab.report import table
 from lab.takeover import fields_of, lines_of
+from lab.vpc.traffic import TrafficError
 
 SIZES = (1_000, 10_000, 100_000, 300_000)
 HEADROOM = 2_000  # entries of the kernel's table that are not the crowd's
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     delays = Delays(options.api, options.detach, options.attach, options.link)
     samples: list[dict[str, Any]] = []
+    failures: list[str] = []
     with Lab(LabSettings("scale", options.release, delays)) as lab:
         ours = Ours(lab, say)
         say("building the pair")
@@ -60,14 +62,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for asked in options.sizes:
                 size = min(asked, limit)
                 say(f"run {number + 1}: {size} flows" + (f" ({asked} do not fit)" if size < asked else ""))
-                samples.append({"asked": asked, "flows": size, **Trial(ours, say).measure(size)})
+                try:
+                    samples.append({"asked": asked, "flows": size, **Trial(ours, say).measure(size)})
+                except (HostError, LabError, TrafficError) as error:  # the next run begins on a sound pair
+                    failures.append(f"run {number + 1}, {size} flows: {error}")
+                    say(failures[-1])
+                    ours.restore()
     rows = summarise(samples)
     print("\n" + table([(f"{row['flows']} flows", text_of(row)) for row in rows]))
     return {
         "capacity": {"flows": limit, "held_by": "net.netfilter.nf_conntrack_max of the machine, less some headroom"},
         "sizes": rows,
         "samples": samples,
-        "failures": [failure for sample in samples for failure in faults_of(sample)],
+        "failures": [*failures, *(fault for sample in samples for fault in faults_of(sample))],
     }
 
 
