@@ -15,7 +15,8 @@ from typing import Any
 from lab.benchmark import grid, releases, troubles
 from lab.benchmark.figures import save
 from lab.benchmark.pair import Pair
-from lab.lab import Delays, Lab, LabSettings
+from lab.hosts.errors import HostError
+from lab.lab import Delays, Lab, LabError, LabSettings
 from lab.operator import BUNDLE, install_collection
 
 
@@ -42,18 +43,25 @@ def _grid(options: argparse.Namespace) -> dict[str, Any]:
     delays = Delays(options.api, options.detach, options.attach, options.link)
     wanted = troubles.every(options.seconds, options.runs)
     results: list[dict[str, Any]] = []
+    failures: list[str] = []
     with Lab(LabSettings(name="detection", release=options.release, delays=delays)) as lab:
         install_collection(lab.operator.collections, BUNDLE)
         extra = [word for variable in options.variables for word in ("-e", variable)]
         lab.operator.playbook("evernat.aws.site", "-e", f"@{lab.pair_file}", *extra)
         for setting in grid.SETTINGS:
-            if setting.name in (options.setting or [setting.name]):
-                results.append(
-                    grid.measure(Pair(lab), setting, wanted, options.runs, lambda words: print(words, flush=True))
-                )
-                save(options.out, options.benchmark, options.release, delays, {"settings": results})
+            if setting.name not in (options.setting or [setting.name]):
+                continue
+            try:
+                results.append(grid.measure(Pair(lab), setting, wanted, options.runs, _say))
+            except (HostError, LabError) as error:  # the other settings are measured all the same
+                failures.append(f"{setting.name}: {error}")
+            save(options.out, options.benchmark, options.release, delays, {"settings": results})
     print(grid.table(results))
-    return {"settings": results}
+    return {"settings": results, "failures": failures}
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)
 
 
 def _releases(options: argparse.Namespace) -> dict[str, Any]:
