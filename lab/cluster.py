@@ -61,6 +61,12 @@ def wait_for(what: str, holds: Callable[[], bool], timeout: float, last_seen: Ca
     wait_until(what, answered_and_holds, timeout, last_seen, interval=0.3)
 
 
+def wait_settled(host: Host, timeout: float) -> None:
+    """Wait until Pacemaker has nothing left to do. Raises HostError if it still has after so many seconds."""
+    wait = ["crm_resource", "--wait", f"--timeout={timeout:.0f}s"]
+    host.run(wait, timeout=timeout + 10, check=True)
+
+
 def crm_mon(host: Host, *options: str) -> ET.Element:
     """`crm_mon`'s report as XML. Raises HostError."""
     output = host.run(["crm_mon", "--one-shot", "--output-as=xml", *options], timeout=60, check=True).stdout

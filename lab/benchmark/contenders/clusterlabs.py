@@ -39,7 +39,7 @@ from lab.benchmark.contenders.instances import (
     write,
 )
 from lab.benchmark.contenders.totem import Timings, defaults_of_the_role, running_on
-from lab.cluster import crm_mon, told_by, wait_for
+from lab.cluster import crm_mon, told_by, wait_for, wait_settled
 from lab.hosts.host import Host
 
 ACTIONS = [
@@ -171,6 +171,9 @@ class ClusterLabs(Contender):
         moment = time.monotonic()
         self.lab.hosts[holder].run(["crm_resource", "--move", "--resource", GROUP, "--node", target], check=True)
         return moment
+
+    def settle(self) -> None:
+        wait_settled(self._hosts[0], WHOLE_LIMIT)
 
     def restore(self) -> None:
         self.lab.heal()

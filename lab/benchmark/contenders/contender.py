@@ -21,7 +21,7 @@ from lab.vpc.traffic import Traffic, TrafficError, patience
 START_LIMIT = 30.0  # seconds for traffic to flow
 TAKEOVER_LIMIT = 240.0  # seconds until a contender counts as one that does not come back
 FREEZE_SECONDS = 20.0  # how long the holder's user space stands still
-WATCH_SECONDS = 10.0  # of the client's traffic after the end of a freeze
+WATCH_SECONDS = 10.0  # of the client's traffic after the end of a freeze, at least
 
 
 class Contender(ABC):
@@ -55,6 +55,9 @@ class Contender(ABC):
     def holder(self) -> str:
         """The instance that has the floating address. LabError while there is none."""
         return self.lab.holder()
+
+    def settle(self) -> None:  # noqa: B027 # most act at once or not at all
+        """After the end of a freeze: wait until the hosts have agreed on who has what."""
 
     def standing_by(self) -> list[Host]:
         """The hosts that cost something while nothing happens."""
@@ -95,6 +98,7 @@ def _make(contender: Contender, fault: str, holder: str) -> float:
         _let_pass(moment + FREEZE_SECONDS)
         lab.thaw(holder)
         _let_pass(moment + FREEZE_SECONDS + WATCH_SECONDS)
+        contender.settle()
     else:
         moment = contender.switch_over()
         wait_until(

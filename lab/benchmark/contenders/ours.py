@@ -15,12 +15,13 @@ from typing import Any
 from lab.benchmark.contenders.contender import Contender
 from lab.benchmark.contenders.totem import running_on
 from lab.benchmark.pair import Pair
-from lab.cluster import crm_mon, told_by, wait_for
+from lab.cluster import crm_mon, told_by, wait_for, wait_settled
 from lab.hosts.host import Host
 from lab.operator import BUNDLE, install_collection
 
 SWITCH_LIMIT = 60.0  # seconds
 REPLICA_LIMIT = 60.0  # seconds
+SETTLE_LIMIT = 120.0  # seconds
 
 
 class Ours(Contender):
@@ -37,6 +38,9 @@ class Ours(Contender):
 
     def switch_over(self) -> float:
         return self.lab.switch_over(self.lab.peer(self.holder()), time.monotonic() + SWITCH_LIMIT)
+
+    def settle(self) -> None:
+        wait_settled(self._pair.hosts()[0], SETTLE_LIMIT)
 
     def restore(self) -> None:
         self._pair.restore()
