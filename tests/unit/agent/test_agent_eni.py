@@ -178,6 +178,9 @@ class FakeCommit:
     def join(self, deadline: ocf.Deadline) -> None:
         self._machine.steps.append("joined")
 
+    def afterwards(self) -> list[str]:
+        return ["-f external"]
+
 
 class Bench:
     """All of it together."""
@@ -199,7 +202,7 @@ class Bench:
         self.tools.is_alone = lambda timeout: self.alone
         self.commit_error = ""
         self.tools.commit = lambda: FakeCommit(self.host, self.commit_error)  # type: ignore[assignment,return-value]
-        self.tools.tidy_up = lambda: self.host.steps.append("tidy_up")
+        self.tools.ask_conntrackd = lambda options: self.host.steps.extend(options)
 
     def _instance_id(self, timeout: float) -> str:
         if self.id_errors:
@@ -285,7 +288,7 @@ def test_start_of_a_free_interface(bench: Callable[..., Bench]) -> None:
 def test_connections_are_there_before_the_link_comes_up(bench: Callable[..., Bench]) -> None:
     made = bench(PEER, replication=True)
     assert made.start() == ocf.OCF_SUCCESS
-    assert made.host.steps == ["prepare", "commit", "wait_for_link", "joined", "configure", "tidy_up"]
+    assert made.host.steps == ["prepare", "commit", "wait_for_link", "joined", "configure", "-f external"]
     line = made.log.last()
     assert (line["flows"], line["commit"], line["whole"]) == (20480, 0.19, "true")
 

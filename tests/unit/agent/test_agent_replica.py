@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -278,11 +279,31 @@ def test_a_commit_tells_how_many_and_how_long(daemon: Conntrackd) -> None:
     daemon.flows = 20480
     commit = replica.Commit(daemon)
     commit.join(ocf.Deadline(10))
-    assert daemon.asked == ["-c"]
+    assert daemon.asked[0] == "-c"
     assert Path(replica.MARK).exists()
     assert (commit.flows, commit.whole) == (20480, False)
     assert commit.seconds is not None
     assert commit.error == ""
+
+
+def test_the_internal_cache_is_compared_with_the_kernel_after_the_commit_and_only_once(daemon: Conntrackd) -> None:
+    """The other host asks for the internal cache, and a large commit is mostly missing in it."""
+    slow = threading.Event()
+
+    def compare(argv: Sequence[str], seconds: float) -> str:
+        if argv[1] == "-R":
+            slow.wait(20)
+        return daemon(argv, seconds)
+
+    commit = replica.Commit(compare)
+    commit.join(ocf.Deadline(10))
+    assert commit.afterwards() == ["-f external", "-R"]
+    slow.set()
+    end = time.monotonic() + 10
+    while len(commit.afterwards()) == 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert commit.afterwards() == ["-f external"]
+    assert daemon.asked == ["-c", "-R"]
 
 
 def test_a_commit_that_fails_says_why(daemon: Conntrackd) -> None:

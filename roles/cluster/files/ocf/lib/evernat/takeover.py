@@ -24,7 +24,7 @@ from _eni_move import ApiError, MonotonicClock, MoveError, Wanted, move
 from ocf import Call, Deadline, Failure, Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from _eni_move import Attachment, Clock, Interface, Outcome
 
@@ -70,7 +70,7 @@ class Tools:
         self.answers = answers or (lambda: holder.answers(settings["mac_address"], settings["private_ip"]))
         self.is_alone: Callable[[float], bool] = is_alone_in_partition
         self.commit: Callable[[], replica.Commit] = replica.Commit
-        self.tidy_up: Callable[[], None] = replica.tidy_up
+        self.ask_conntrackd: Callable[[Sequence[str]], None] = replica.run_in_background
 
 
 def start(call: Call, tools: Tools | None = None, answers: Callable[[], bool] | None = None) -> int:
@@ -278,7 +278,7 @@ class _Start:
         if self.commit is None:
             return
         try:
-            self.tools.tidy_up()
+            self.tools.ask_conntrackd(self.commit.afterwards())
         except replica.ReplicaError as error:
             self.call.log("warning", action="start", reason=str(error))
 
