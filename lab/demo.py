@@ -72,6 +72,12 @@ class Takeover:
         return round((end - start) * 1000)
 
     @property
+    def recovered(self) -> float:
+        """When the last of the connections that live went on, in seconds after the fault: TCP waits before it tries."""
+        ends = [end - self.fault for flow in self.record.flows if flow.alive for _, end in flow.gaps]
+        return max(ends, default=self.outage[1])
+
+    @property
     def phases(self) -> list[Phase]:
         return phases_after(self.fault, self.start, self.fault + self.outage[1])
 
@@ -177,7 +183,7 @@ def picture(takeover: Takeover, delays: Delays) -> str:
             title=f"Power cut of the active host: traffic is back after {takeover.outage_ms / 1000:.1f} s",
             subtitle=f"injected delays of AWS: {delays}; {takeover.moves} move, same Elastic IP;"
             f" connections: {connections(record)}",
-            window=(-1.0, takeover.outage[1] + 2.0),
+            window=(-1.0, max(takeover.outage[1], takeover.recovered) + 1.0),
             outage=takeover.outage,
             lanes=lanes,
             phases=takeover.phases,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_a_connection_that_died_fails_the_demo(port_after: int, faults: list[str
 def test_connections_are_told_in_one_line() -> None:
     assert connections(a_record(4000)) == "1 of 1 survived, longest pause 2.0 s"
     assert connections(a_record(4001)) == "0 of 1 survived, longest pause 0.0 s"
+
+
+def test_the_picture_lasts_until_every_connection_goes_on() -> None:
+    flow = Flow("bulk", 0.1, 5.0, ((1.0, 4.95),), True, None)
+    record = a_record(4000)
+    assert a_takeover(record).recovered == pytest.approx(3.0 - 0.95)
+    assert a_takeover(replace(record, flows=(*record.flows, flow))).recovered == pytest.approx(4.95 - 0.95)
 
 
 def test_the_pause_of_a_download_is_drawn() -> None:
