@@ -227,7 +227,7 @@ def test_a_new_holder_is_asked_once_it_answers(daemon: Conntrackd) -> None:
 
 
 def test_connections_of_an_old_holder_are_cleared_once_the_other_host_serves(daemon: Conntrackd) -> None:
-    Path(replica.MARK).touch()
+    Path(replica.MARK).write_text("50.0")
     daemon.steps(5)
     daemon.follower.observe(here=False, answers=True)
     daemon.steps(2)
@@ -236,8 +236,34 @@ def test_connections_of_an_old_holder_are_cleared_once_the_other_host_serves(dae
     assert daemon.asked.count("-F") == 1
 
 
+def test_what_a_start_commits_is_not_cleared_for_the_last_answers_of_the_old_holder(daemon: Conntrackd) -> None:
+    """A planned move: the start begins before three probes in a row were lost."""
+    daemon.follower.observe(here=False, answers=True)
+    daemon.steps(60)
+    replica.Commit(daemon, lambda: daemon.now).join(ocf.Deadline(10))
+    daemon.steps(3)
+    assert "-F" not in daemon.asked
+    daemon.follower.observe(here=True, answers=False)
+    daemon.steps(60)
+    daemon.follower.observe(here=False, answers=False)
+    daemon.steps(1)
+    daemon.follower.observe(here=False, answers=True)
+    daemon.steps(5)
+    assert "-F" in daemon.asked
+
+
+def test_what_a_start_that_was_refused_has_committed_is_cleared_in_the_end(daemon: Conntrackd) -> None:
+    daemon.follower.observe(here=False, answers=True)
+    daemon.steps(5)
+    replica.Commit(daemon, lambda: daemon.now).join(ocf.Deadline(10))
+    daemon.steps(600)
+    assert "-F" not in daemon.asked
+    daemon.steps(2)
+    assert "-F" in daemon.asked
+
+
 def test_connections_are_kept_while_nobody_serves_or_this_host_does(daemon: Conntrackd) -> None:
-    Path(replica.MARK).touch()
+    Path(replica.MARK).write_text("50.0")
     daemon.steps(20)
     daemon.follower.observe(here=True, answers=False)
     daemon.steps(20)

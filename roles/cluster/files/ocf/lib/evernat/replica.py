@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMAND = "conntrackd"
 SOCKET = "/run/conntrackd.ctl"
-# This kernel may hold connections of the clients: from the beginning of a start until the Follower has cleared them.
+# This kernel may hold connections of the clients, since a start that began at the time within (monotonic seconds).
 MARK = "/run/evernat-connections"
 # What the Follower thinks of the replica, for a start to tell.
 STATE = "/run/evernat-replica"
@@ -40,6 +40,7 @@ ANSWERED_SECONDS = 60.0  # by then the answer is here: a table that still grows 
 ASK_AGAIN_SECONDS = 10.0
 SILENT_SECONDS = 10.0
 SERVED_SECONDS = 2.0  # how long the ENI must have answered elsewhere for its connections here to be over
+START_SECONDS = 600.0  # longer than any start takes
 
 UNKNOWN = "conntrackd does not run"
 
@@ -115,7 +116,7 @@ class Commit:
 
     def _work(self) -> None:
         try:
-            _write(MARK, "")
+            _write(MARK, str(self._began))
             self.flows = parse_statistics(self._run([COMMAND, "-s"], STATISTICS_SECONDS), self._now()).flows
             self._run([COMMAND, "-c"], COMMIT_SECONDS)
             self.seconds = self._now() - self._began
@@ -244,10 +245,22 @@ class Follower:
             self._served_since = None
         elif self._served_since is None:
             self._served_since = now
-        elif now - self._served_since >= SERVED_SECONDS and os.path.exists(MARK):
+        elif now - self._served_since >= SERVED_SECONDS and self._are_over(now, self._served_since):
             with contextlib.suppress(OSError):
                 os.unlink(MARK)
             self._run([COMMAND, "-F"], REQUEST_SECONDS)
+
+    @staticmethod
+    def _are_over(now: float, served_since: float) -> bool:
+        """Not what a start has only just committed: the other host's last answers may be younger than that."""
+        try:
+            with open(MARK) as file:
+                began = float(file.read())
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+        return began < served_since or now - began > START_SECONDS
 
     def _sample(self) -> Sample:
         return parse_statistics(self._run([COMMAND, "-s"], STATISTICS_SECONDS), self._now())
