@@ -557,10 +557,14 @@ def test_stop_fails_if_the_link_stays_up(bench: Callable[..., Bench]) -> None:
 def test_stop_asks_who_holds_it_while_it_still_serves(bench: Callable[..., Bench]) -> None:
     made = bench(ME)
     made.host.link, made.host.configured = ENI, True
-    seen = []
-    describe, detach = made.ec2.describe, made.ec2.detach
-    made.ec2.describe = lambda *arguments: seen.append(("describe", made.host.configured)) or describe(*arguments)  # type: ignore[method-assign,func-returns-value]
-    made.ec2.detach = lambda *arguments: seen.append(("detach", made.host.configured)) or detach(*arguments)  # type: ignore[method-assign,func-returns-value]
+    seen: list[tuple[str, bool]] = []
+    called = made.ec2._called
+
+    def note(name: str) -> None:
+        seen.append((name, made.host.configured))
+        called(name)
+
+    made.ec2._called = note  # type: ignore[method-assign]
     assert made.stop() == ocf.OCF_SUCCESS
     assert seen[:2] == [("describe", True), ("detach", False)]
 
