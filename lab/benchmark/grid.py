@@ -84,14 +84,16 @@ def measure(
 
 def table(results: list[dict[str, Any]]) -> str:
     """Pure: Markdown. A cell has tokens lost / members left / links down, both hosts added up; in bold the moves."""
-    names = [row["trouble"] for row in results[0]["troubles"]] if results else []
+    if not results:
+        return "nothing was measured"
+    names = [row["trouble"] for row in results[0]["troubles"]]
     lines = [
-        "| | " + " | ".join(result["setting"] for result in results) + " |",
+        "| token/consensus, ms | " + " | ".join(result["setting"] for result in results) + " |",
         "|---" * (len(results) + 1) + "|",
     ]
     for what, label in (("membership", "loss to membership"), ("start", "loss to start")):
         cells = [_seconds([cut[what] for cut in result["cuts"]]) for result in results]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        lines.append(f"| {label}, n = {len(results[0]['cuts'])} | " + " | ".join(cells) + " |")
     for number, name in enumerate(names):
         rows = [result["troubles"][number] for result in results]
         lines.append(f"| {name}, n = {rows[0]['times']} | " + " | ".join(_cell(row) for row in rows) + " |")

@@ -107,8 +107,9 @@ def test_the_table_shows_moves_where_there_were_any() -> None:
     calm = {"setting": "1000/500", "troubles": [row(links_down=4)], "cuts": [cut, {**cut, "start": 2.6}]}
     shaky = {"setting": "200/240", "troubles": [row(tokens_lost=3, members_left=1, moves=1)], "cuts": []}
     table = grid.table([calm, shaky]).splitlines()
-    assert "| loss to membership | 1.50 s | - |" in table
-    assert "| loss to start | 2.10 s | - |" in table
+    assert "| loss to membership, n = 2 | 1.50 s | - |" in table
+    assert "| loss to start, n = 2 | 2.10 s | - |" in table
+    assert grid.table([]) == "nothing was measured"
     assert "| idle, n = 2 | 0 / 0 / 4 | 3 / 1 / 0, **1 moved** |" in table
 
 
