@@ -287,6 +287,9 @@ def test_a_moment_without_it_is_not_written(daemon: Conntrackd, log: Recorder) -
     attribute.work = lambda: None  # type: ignore[method-assign]
     kept = watcher.Replica(daemon.follower, attribute, lambda: daemon.now)
     kept.work(here=False, answers=True)
+    assert told == []
+    daemon.steps(1)
+    kept.work(here=False, answers=True)
     assert told == [0]
     for whole, seconds in ((True, 1.0), (False, 8.0)):
         daemon.follower.whole = whole

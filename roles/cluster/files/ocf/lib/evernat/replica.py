@@ -42,8 +42,6 @@ SILENT_SECONDS = 10.0
 SERVED_SECONDS = 2.0  # how long the ENI must have answered elsewhere for its connections here to be over
 START_SECONDS = 600.0  # longer than any start takes
 
-UNKNOWN = "conntrackd does not run"
-
 
 class ReplicaError(Exception):
     """conntrackd did not do what it was asked to."""
@@ -148,7 +146,8 @@ def run_in_background(options: Sequence[str]) -> None:
 class Follower:
     """Looks after the replica, one step a second, in a thread of its own: conntrackd may be slow to answer.
 
-    `whole` tells whether all connections of the other host are here, `why` why that is thought.
+    `whole` tells whether all connections of the other host are here, `why` why that is thought: empty before the first
+    judgement.
     """
 
     def __init__(
@@ -158,7 +157,7 @@ class Follower:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.whole = False
-        self.why = UNKNOWN
+        self.why = ""
         self._seen: tuple[bool, bool] | None = None  # nothing was observed yet
         self._changed = threading.Event()
         self._run = run or run_command
@@ -199,7 +198,7 @@ class Follower:
         if here:
             self._hold(is_new)
         elif daemon is None:
-            self._tell(False, UNKNOWN)
+            self._tell(False, "conntrackd does not run")
             self._asked = None
         else:
             try:

@@ -210,7 +210,8 @@ class Replica:
         follower.observe(here, answers)
         if follower.whole:
             self._whole_at = self._now()
-        if follower.whole or self._whole_at is None or self._now() - self._whole_at > NOT_WHOLE_SECONDS:
+        is_news = self._whole_at is None or self._now() - self._whole_at > NOT_WHOLE_SECONDS
+        if follower.why and (follower.whole or is_news):
             self.attribute.set(Verdict(int(follower.whole), follower.why))
         self.attribute.work()
 
