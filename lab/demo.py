@@ -96,9 +96,7 @@ def cut_power(lab: Lab, record: Path, progress: Progress) -> Takeover:
     """Start the client's traffic, cut the active host's power, wait until traffic flows again."""
     with Traffic(lab.fabric, record) as traffic:
         traffic.start(time.monotonic() + 20)
-        start = time.monotonic()
-        traffic.wait_until_flowing(start + 20, since=start, probes=300)
-        traffic.wait_until_open(start + 20)
+        traffic.wait_until_established(time.monotonic() + 20)
         progress.say("the client's traffic flows")
         return _cut_power(lab, traffic, progress)
 

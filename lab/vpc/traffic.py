@@ -34,6 +34,7 @@ POLL = 0.02
 STOP_SECONDS = 5.0
 
 
+ESTABLISHED_SECONDS = 3.0  # a kernel takes a UDP exchange for a stream after 2 s: what is younger is not replicated
 FLOWS_SECONDS = 5.0  # for a busy machine's connections to go on
 
 
@@ -156,6 +157,12 @@ class Traffic:
     def wait_until_open(self, deadline: float) -> None:
         """Wait until every long connection is made: only then can a fault hit it."""
         self.wait_for_flows(deadline, since=-math.inf)
+
+    def wait_until_established(self, deadline: float) -> None:
+        """Wait until every long connection is made, and the UDP exchange old enough to be one in a kernel's eyes."""
+        self.wait_until_open(deadline)
+        now = time.monotonic()
+        self.wait_until_flowing(deadline, since=now, probes=round(ESTABLISHED_SECONDS / self._settings.udp_interval))
 
     def wait_for_flows(self, deadline: float, since: float) -> None:
         """Wait until every long connection got data after `since`, or was closed: see `patience()`."""

@@ -17,10 +17,8 @@ LIMIT = 60.0  # seconds; generous: figures are the benchmark's business
 ALL = (22, 22)
 
 
-def wait_until_established(pair: Pair, traffic: Traffic) -> None:
-    """Wait until all is replicated, and the UDP exchange older than the 2 s before which a kernel takes it for none."""
-    now = time.monotonic()
-    traffic.wait_until_flowing(now + LIMIT, since=now, probes=300)
+def wait_until_replicated(pair: Pair, traffic: Traffic) -> None:
+    traffic.wait_until_established(time.monotonic() + LIMIT)
     pair.wait_replicated()
 
 
@@ -47,7 +45,7 @@ def facts_of_start(pair: Pair, since: float) -> dict[str, str]:
 def test_a_power_cut_costs_no_connection(pair: Pair) -> None:
     before = pair.holder
     with pair.moves() as moves, pair.traffic() as traffic:
-        wait_until_established(pair, traffic)
+        wait_until_replicated(pair, traffic)
         fault = pair.lab.power_cut(before)
         flowing = wait_until_recovered(traffic, fault)
         record = traffic.stop()
@@ -62,7 +60,7 @@ def test_a_planned_switchover_there_and_back_costs_no_connection(pair: Pair) -> 
     first = pair.holder
     second = pair.lab.peer(first)
     with pair.moves() as moves, pair.traffic() as traffic:
-        wait_until_established(pair, traffic)
+        wait_until_replicated(pair, traffic)
         flowing = 0.0
         for to in (second, first):
             asked = pair.lab.switch_over(to, time.monotonic() + LIMIT)

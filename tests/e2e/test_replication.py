@@ -61,8 +61,7 @@ def test_a_daemon_that_is_killed_comes_back_and_the_replica_is_whole_again(pair:
 def test_a_rejoined_host_has_the_whole_table(pair: Pair) -> None:
     before = pair.holder
     with pair.traffic() as traffic:
-        now = time.monotonic()
-        traffic.wait_until_flowing(now + LIMIT, since=now, probes=300)
+        traffic.wait_until_established(time.monotonic() + LIMIT)
         fault = pair.lab.power_cut(before)
         flowing = traffic.wait_until_flowing(time.monotonic() + LIMIT, since=fault)
         pair.lab.power_on(before)

@@ -73,9 +73,7 @@ def measure(contender: Contender, fault: str, record: Path) -> dict[str, Any]:
     lab = contender.lab
     with Traffic(lab.fabric, record) as traffic:
         traffic.start(time.monotonic() + START_LIMIT)
-        traffic.wait_until_open(time.monotonic() + START_LIMIT)
-        start = time.monotonic()
-        traffic.wait_until_flowing(start + START_LIMIT, since=start, probes=200)
+        traffic.wait_until_established(time.monotonic() + START_LIMIT)
         before = contender.holder()
         traffic.mark(fault)
         moment = _make(contender, fault, before)
