@@ -156,6 +156,12 @@ def started_with(journal: Iterable[str], since: float) -> dict[str, str]:
     return {}
 
 
+def commit_told(journal: Iterable[str], since: float) -> list[str]:
+    """What conntrackd logged about commits after a monotonic moment: how many entries the kernel took, and refused."""
+    told = [message.rpartition("] ")[2] for moment, message in lines_of(journal) if moment > since]
+    return [message for message in told if "commit" in message.lower() and "action=" not in message]
+
+
 def shown(message: str) -> int:
     """How many entries `conntrack -L` says that it has shown."""
     words = message.split()
@@ -235,8 +241,8 @@ class Trial:
         moment = time.monotonic()
         seen = measure(self._ours, POWER_CUT, record)
         survivor = self._standby
-        journal = survivor.run(["journalctl", "--output=json", "--boot"], timeout=120, check=True).stdout
-        start = started_with(journal.splitlines(), moment)
+        journal = survivor.run(["journalctl", "--output=json", "--boot"], timeout=120, check=True).stdout.splitlines()
+        start = started_with(journal, moment)
         listed = survivor.run(
             ["sh", "-c", f"conntrack -L --orig-src {CLIENT_ADDRESS} >/dev/null"], timeout=120, check=True
         )
@@ -247,6 +253,7 @@ class Trial:
             "start": start,
             "committed": int(start["flows"]) if "flows" in start else None,
             "commit_s": float(start["commit"]) if "commit" in start else None,
+            "commit_told": commit_told(journal, moment),
             "in_kernel": shown(listed.stderr),
         }
 

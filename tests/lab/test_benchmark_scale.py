@@ -91,6 +91,17 @@ def test_the_start_is_the_first_that_succeeded_after_the_cut() -> None:
     assert scale.started_with(journal, 20.0) == {}
 
 
+def test_what_conntrackd_says_of_its_commit_is_kept() -> None:
+    head = "[Sun Nov 22 18:30:48 2026] (pid=170) [notice] "
+    journal = [
+        entry(9.0, f"{head}Committed 7 new entries"),
+        entry(11.0, f"{head}Committed 1002 new entries"),
+        entry(11.1, f"{head}3 entries can't be committed"),
+        entry(12.0, START),
+    ]
+    assert scale.commit_told(journal, 10.0) == ["Committed 1002 new entries", "3 entries can't be committed"]
+
+
 def test_the_number_of_entries_that_conntrack_has_shown() -> None:
     assert scale.shown("conntrack v1.4.8 (conntrack-tools): 100022 flow entries have been shown.\n") == 100022
 
