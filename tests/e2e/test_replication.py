@@ -101,7 +101,8 @@ def test_switched_off_nothing_of_it_is_left_and_switched_on_it_is_whole(pair: Pa
         assert pair.run(instance_id, "systemctl", "is-enabled", "conntrackd", check=False).strip() == "disabled"
         assert "-j CT" not in pair.run(instance_id, "iptables", "-t", "raw", "-S")
         attributes = pair.run(instance_id, "attrd_updater", "--name", "replica", "--query", check=False)
-        assert "value=" not in attributes
+        assert 'value="0"' not in attributes
+        assert 'value="1"' not in attributes
     pair.lab.operator.playbook("evernat.aws.site", *variables)
     pair.wait_replicated()
     assert pair.holder == before
