@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import resource
 import select
 import socket
@@ -101,8 +102,10 @@ class Sender:
         self.batch = Batch(len(peers), PAYLOAD)
         self.batch.address(peers)
         self.answered: set[bytes] = set()
+        self.asked = 0.0  # when last (monotonic); never yet
 
     def ask(self) -> None:
+        self.asked = time.monotonic()
         self.batch.send(self.socket, self.batch.count)
 
     def is_answered(self) -> bool:
@@ -124,29 +127,27 @@ class Flows:
     def open(self) -> dict[str, int]:
         """Have every flow answered once, and again when it is old enough. How many of them were."""
         young: deque[tuple[float, list[Sender]]] = deque()
+        grown = 0
         for first in range(0, len(self._senders), AT_ONCE):
             group = self._senders[first : first + AT_ONCE]
             self._ask(group)
+            self.refresh(older_than=REFRESH)
             young.append((time.monotonic(), group))
             while young and time.monotonic() - young[0][0] >= OLD_ENOUGH:
-                self._ask(young.popleft()[1])
+                grown += self._ask(young.popleft()[1])
         for since, group in young:
             time.sleep(max(0.0, since + OLD_ENOUGH - time.monotonic()))
-            self._ask(group)
-        return self._count()
+            grown += self._ask(group)
+        return {"udp": grown, "tcp": self._ask_streams()}
 
     def ask_all(self) -> dict[str, int]:
-        """How many of the flows answered."""
-        self._ask(self._senders)
-        return self._count()
+        """How many of the flows answer."""
+        return {"udp": self._ask(self._senders), "tcp": self._ask_streams()}
 
-    def _count(self) -> dict[str, int]:
-        return {"udp": sum(len(sender.answered) for sender in self._senders), "tcp": self._ask_streams()}
-
-    def _ask(self, senders: Sequence[Sender]) -> None:
-        """Ask some of the flows, and those that do not answer again, as long as there is time."""
+    def _ask(self, senders: Sequence[Sender]) -> int:
+        """Ask some of the flows, and those that do not answer again, as long as there is time. How many answered."""
         for sender in senders:
-            sender.answered.clear()
+            self._forget_answers(sender)
         flows = sum(sender.batch.count for sender in senders)
         deadline = time.monotonic() + ASK_SECONDS + flows / SLOWEST
         waiting = list(senders)
@@ -157,14 +158,25 @@ class Flows:
                     sender.ask()
                 self._take_answers(group, min(deadline, time.monotonic() + AGAIN_SECONDS))
             waiting = [sender for sender in waiting if not sender.is_answered()]
+        return sum(len(sender.answered) for sender in senders)
 
-    def refresh(self, part: int, parts: int) -> None:
-        """Keep every `parts`-th group of flows alive; nobody waits for answers."""
-        for sender in self._senders[part::parts]:
-            while self._room.receive(sender.socket):
-                pass
+    def refresh(self, older_than: float = 0.0) -> None:
+        """Ask those that were asked the longest ago, as many as keep all alive at one call a second; nobody waits.
+
+        Only those whose last time was so many seconds ago.
+        """
+        latest = time.monotonic() - older_than
+        due = sorted((each for each in self._senders if 0 < each.asked <= latest), key=lambda each: each.asked)
+        for sender in due[: math.ceil(len(self._senders) / REFRESH)]:
+            self._forget_answers(sender)
             with contextlib.suppress(OSError):  # the way may be gone just now
                 sender.ask()
+
+    def _forget_answers(self, sender: Sender) -> None:
+        """Those that came to earlier questions, too: what nobody waited for still lies in the socket."""
+        while self._room.receive(sender.socket):
+            pass
+        sender.answered.clear()
 
     def _take_answers(self, senders: Sequence[Sender], deadline: float) -> None:
         poll = select.epoll()
@@ -201,9 +213,9 @@ def hold(udp: int, tcp: int, addresses: Sequence[str]) -> None:
     start = time.monotonic()
     flows = Flows(udp, tcp, addresses)
     say(**flows.open(), opened=round(time.monotonic() - start, 3))
-    for part in itertools.cycle(range(int(REFRESH))):  # a part each second
+    while True:
         due = time.monotonic() + 1.0
-        flows.refresh(part, int(REFRESH))
+        flows.refresh()
         while (left := due - time.monotonic()) > 0:
             readable, _, _ = select.select([sys.stdin], [], [], left)
             if readable and not sys.stdin.readline():

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from lab.benchmark import scale
+from lab.benchmark import flows, scale
 from lab.benchmark.crowd import TCP_MOST, shares
 from lab.lab import LabError
 from lab.operator import ROOT
@@ -67,6 +68,17 @@ def test_every_flow_is_opened_answered_and_known_to_the_server() -> None:
             assert ask(client) == {"udp": 300, "tcp": 20}
             assert ask(server) == {"peers": 300}
     assert (server.returncode, client.returncode) == (0, 0)
+
+
+def test_an_old_answer_does_not_make_a_flow_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "ASK_SECONDS", 0.2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.3", flows.UDP_PORTS[0]))
+        crowd = flows.Flows(1, 0, ["127.0.0.3"])
+        assert crowd.ask_all() == {"udp": 0, "tcp": 0}
+        question, client = peer.recvfrom(100)
+        peer.sendto(question, client)
+        assert crowd.ask_all() == {"udp": 0, "tcp": 0}
 
 
 def test_the_shares_are_the_whole() -> None:
