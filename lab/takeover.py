@@ -125,11 +125,11 @@ def phases_of_switchover(
 ) -> list[Phase]:
     """A planned move from its asking to the first packet answered, in seconds after the asking.
 
-    transition: until Pacemaker has the holder's agent started. stop: until the client's first lost packet, the link
-    being down. describe: until EC2 is asked to detach. detach: until it is free and the new holder asks to attach it.
+    transition: until Pacemaker has the holder's agent started. stop: until EC2 is asked to detach. detach: until the
+    client's first lost packet, the link having left. hand-over: until the new holder asks to attach it.
     """
-    marks = [("transition", stop.requested), ("stop", first_lost), ("describe", stop.detaching or stop.ended)]
-    return _phases(asked, [*marks, ("detach", start.attaching), *_arrival(start), ("first packet", first_answer)])
+    marks = [("transition", stop.requested), ("stop", stop.detaching or first_lost), ("detach", first_lost)]
+    return _phases(asked, [*marks, ("hand-over", start.attaching), *_arrival(start), ("first packet", first_answer)])
 
 
 def _arrival(start: StartRecord) -> list[tuple[str, float]]:

@@ -440,17 +440,15 @@ def move(
     call_timeout: float = 3.0,
     rng: Optional[random.Random] = None,
     seen: Optional[Interface] = None,
-    read: Optional[Interface] = None,
 ) -> Outcome:
     """Bring the interface to the wanted state, or raise MoveError; ends by `deadline` (on the clock's scale).
 
     may_take is asked before each detach, with the attachment to be ended: True, or a reason (or False) why not.
     call_timeout caps the seconds of one call. on_event gets a dict for every call and every decision.
     seen is a read that the caller has decided by: an attachment newer than that one is not ended.
-    read is one that the caller has made just now: it stands for the move's own first read.
     """
     mover = _Mover(client, clock, wanted, deadline, on_event, may_take, call_timeout, rng or random.Random())
-    return mover.run(seen, read)
+    return mover.run(seen)
 
 
 class _Mover:
@@ -487,14 +485,12 @@ class _Mover:
         self.detach_began: Optional[float] = None
         self.attach_began: Optional[float] = None
 
-    def run(self, seen: Optional[Interface], read: Optional[Interface]) -> Outcome:
+    def run(self, seen: Optional[Interface]) -> Outcome:
         if seen is not None:
             self.first = self.last = seen
             self._learn(seen)
-        if read is not None:
-            self._note(read)
         while True:
-            interface, read = read or self._read(), None
+            interface = self._read()
             if interface is None:
                 continue
             self._learn(interface)

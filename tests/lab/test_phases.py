@@ -88,16 +88,16 @@ def test_a_planned_move_is_told_from_its_asking() -> None:
             (50.05, STOP),
             (50.06, STOP_WATCH),
             (50.27, f"action=stop {DETACH.format(at='0.110')}"),
-            (50.4, "action=stop rc=0 eni=eni-1 seconds=0.3"),
+            (52.82, "action=stop rc=0 eni=eni-1 seconds=2.7"),
         )
     )
-    (start,) = starts_in(journal((50.5, START), (55.6, STARTED)))
-    phases = phases_of_switchover(50.0, stop, start, 50.15, 55.63)
+    (start,) = starts_in(journal((53.4, START), (56.3, STARTED)))
+    phases = phases_of_switchover(50.0, stop, start, 52.8, 56.33)
     assert spans(phases) == {
         "transition": 0.05,
-        "stop": 0.1,
-        "describe": 0.12,
-        "detach": 2.71,
+        "stop": 0.22,
+        "detach": 2.53,
+        "hand-over": 0.88,
         "attach": 0.21,
         "link": 2.4,
         "configure": 0.01,

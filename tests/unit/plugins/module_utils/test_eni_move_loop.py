@@ -316,24 +316,6 @@ def test_a_holder_newer_than_the_callers_own_read_is_left_alone(holder: Optional
     assert caught.value.last_seen.holder == C
 
 
-def test_a_read_of_the_callers_own_stands_for_the_first() -> None:
-    model = Model()
-    outcome = run(model, None, read=model.interface, from_instance_id=A, wait=False)
-    assert model.actions() == [DETACH, DESCRIBE]
-    assert outcome.previous_instance_id == A
-    assert outcome.phases["describe"] == 0.0
-
-
-def test_a_write_after_an_old_read_of_the_callers_own_harms_nobody() -> None:
-    clock, model = VirtualClock(), Model()
-    read = model.interface
-    model.set(clock.now(), status="available", attachment=None)
-    model.attach(clock.now(), C, 1)
-    outcome = run(model, None, clock=clock, read=read, from_instance_id=A, wait=False)
-    assert [call.result for call in model.writes()] == ["InvalidAttachmentID.NotFound"]
-    assert outcome.interface.holder == C
-
-
 def test_what_somebody_else_did_for_us_is_success() -> None:
     clock, model = VirtualClock(), Model()
 

@@ -211,6 +211,19 @@ def wait_for_link(mac: str, deadline: Deadline) -> Link | None:
         raise HostError(f"the kernel's links could not be read: {error}") from error
 
 
+def wait_until_gone(mac: str | None, deadline: Deadline) -> bool:
+    """Whether no link has this MAC any more, at the deadline at the latest. Raises HostError."""
+    try:
+        with Netlink(groups=netlink.RTMGRP_LINK) as events, Netlink() as kernel:
+            while find_link(mac, kernel.links()) is not None:
+                if deadline.left() <= 0:
+                    return False
+                events.wait_for_event(min(0.25, deadline.left()))
+            return True
+    except OSError as error:
+        raise HostError(f"the kernel's links could not be read: {error}") from error
+
+
 class Primary:
     """The link and the address by which this host reaches its subnet without the ENI."""
 

@@ -4,8 +4,8 @@
 
 start: guard against a leak, get the attachment, wait for the link in this kernel, configure, verify. Meanwhile the
 replica of the other host's connections is committed to the kernel, so that the link finds them there.
-stop: ask EC2 who holds it while it still serves, for half a second at most. Then take the ENI out of service in this
-kernel, come what may, and give the attachment back as far as EC2 can be reached.
+stop: ask EC2 for the detach and serve until the link leaves, each for a bounded time. Then take the ENI out of service
+in this kernel, come what may, and give the attachment back, if it was not, as far as EC2 can be reached.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOCK = "/run/evernat-eni-{}.lock"
 STOP_LOCK_SECONDS = 5.0
-STOP_ASK_SECONDS = 0.5  # what a stop waits for EC2 before it has done its local part
+STOP_ASK_SECONDS = 2.0  # what a stop waits for EC2's answers while it still serves
 STOP_API_SECONDS = 5.0  # a stop is over locally by then; the next holder can detach as well
 GIVE_BACK_SHARE, GIVE_BACK_MAX = 0.2, 10.0  # what a start keeps of its time to undo its own attach
 LOOK_SECONDS = 3.0
@@ -88,14 +88,14 @@ def start(call: Call, tools: Tools | None = None, answers: Callable[[], bool] | 
 
 
 def stop(call: Call, tools: Tools | None = None) -> int:
-    """Take the ENI out of service here, then detach it, if this host holds it. 0 once it is out of service locally."""
+    """Detach the ENI, if this host holds it, and take it out of service here. 0 once it is out of service locally."""
     with Lock(LOCK.format(call.settings["interface_id"]), call.deadline.part(STOP_LOCK_SECONDS)) as locked:
         if not locked:
             call.log("warning", action="stop", reason="no lock: another start or stop may be under way")
         leave = _Leave(call, tools)
-        leave.ask()
+        leave.while_serving()
         _stop_locally(call)
-        leave.give_back()
+        leave.afterwards()
         call.log("notice", action="stop", rc=0, eni=call.settings["interface_id"], seconds=call.deadline.spent())
     return ocf.OCF_SUCCESS
 
@@ -355,14 +355,10 @@ def give_back(
     own_id: str,
     deadline: Deadline,
     on_event: Callable[[dict[str, Any]], None],
-    read: Interface | None = None,
 ) -> None:
-    """Detach the ENI if this instance holds it, never by Force; does not wait for the end. Raises MoveError.
-
-    read: what EC2 has just answered, None to ask it.
-    """
+    """Detach the ENI if this instance holds it, never by Force; does not wait for the end. Raises MoveError."""
     wanted = Wanted(interface_id, None, from_instance_id=own_id, force="never", wait=False)
-    move(tools.client, tools.clock, wanted, tools.clock.now() + deadline.left(), on_event, read=read)
+    move(tools.client, tools.clock, wanted, tools.clock.now() + deadline.left(), on_event)
 
 
 def _stop_locally(call: Call) -> None:
@@ -386,30 +382,33 @@ class _Leave:
     def __init__(self, call: Call, tools: Tools | None) -> None:
         self.call = call
         self.tools = tools
-        self.own_id: str | None = None
-        self.seen: Interface | None = None
+        self.is_asked = False  # EC2 has taken the detach, or has none to do
 
-    def ask(self) -> None:
-        """Read the attachment ahead of the local part, so that the detach can follow it at once."""
+    def while_serving(self) -> None:
+        """Ask for the detach, and wait until the link leaves: AWS takes seconds for it, the clients are served."""
         with contextlib.suppress(Exception):  # asked again afterwards, with more patience
-            deadline = self.call.deadline.part(STOP_ASK_SECONDS)
             tools = self._tools()
             if tools is not None:
-                self.own_id = tools.instance_id(deadline.left())
-                seen = tools.client.describe(self.call.settings["interface_id"], deadline.left())
-                self.seen = seen if seen.holder == self.own_id else None
+                self._detach(tools, self.call.deadline.part(STOP_ASK_SECONDS))
+        if self.is_asked:
+            host.wait_until_gone(
+                self.call.settings["mac_address"], self.call.deadline.part(float(self.call.settings["detach_grace"]))
+            )
 
-    def give_back(self) -> None:
+    def afterwards(self) -> None:
+        """The same for an ENI that is out of service here, unless it is done."""
         try:
             tools = self._tools()
-            if tools is None:
-                return
-            deadline = self.call.deadline.part(STOP_API_SECONDS)
-            own_id = self.own_id or tools.instance_id(min(LOOK_SECONDS, deadline.left()))
-            interface_id = self.call.settings["interface_id"]
-            give_back(tools, interface_id, own_id, deadline, lambda event: log_event(self.call, event), self.seen)
+            if tools is not None and not self.is_asked:
+                self._detach(tools, self.call.deadline.part(STOP_API_SECONDS))
         except Exception as error:
             self.call.log("warning", action="stop", detach="failed", reason=f"{type(error).__name__}: {error}")
+
+    def _detach(self, tools: Tools, deadline: Deadline) -> None:
+        own_id = tools.instance_id(min(LOOK_SECONDS, deadline.left()))
+        interface_id = self.call.settings["interface_id"]
+        give_back(tools, interface_id, own_id, deadline, lambda event: log_event(self.call, event))
+        self.is_asked = True
 
     def _tools(self) -> Tools | None:
         """None where the parameters do not say which interface of which region."""
