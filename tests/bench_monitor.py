@@ -4,7 +4,7 @@
 """What a monitor of a healthy ENI costs, beside `python3 -c pass`: wall time and memory, median of 50 (as root).
 
 The agent serves in a network namespace against the emulated EC2. Measured are whole processes, from the starter on.
-Ends with 1 if a monitor takes more than 60 ms or 20 MiB.
+Ends with 1 if a monitor takes more than 60 ms of CPU time, which other work on the machine does not lengthen, or 20 MiB.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 
 COUNT = 50
-WALL_MS_MAX, RSS_MIB_MAX = 60.0, 20.0
+CPU_MS_MAX, RSS_MIB_MAX = 60.0, 20.0
 PYTHON = "/usr/bin/python3"  # the one that the agent's starters use
 
 
@@ -72,7 +72,7 @@ def main() -> int:
     for name, cost in results.items():
         print(f"{name:24}{cost['wall_ms']:10.1f}{cost['cpu_ms']:10.1f}{cost['rss_mib']:10.1f}")
     monitor = results["monitor (healthy)"]
-    return int(monitor["wall_ms"] > WALL_MS_MAX or monitor["rss_mib"] > RSS_MIB_MAX)
+    return int(monitor["cpu_ms"] > CPU_MS_MAX or monitor["rss_mib"] > RSS_MIB_MAX)
 
 
 if __name__ == "__main__":

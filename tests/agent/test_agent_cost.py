@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: evernat.aws contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A monitor stays within its budget: 60 ms and 20 MiB."""
+"""A monitor stays within its budget: 60 ms of CPU time and 20 MiB."""
 
 from __future__ import annotations
 
