@@ -4,7 +4,7 @@
 """What a monitor of a healthy ENI costs, beside `python3 -c pass`: wall time and memory, median of 50 (as root).
 
 The agent serves in a network namespace against the emulated EC2. Measured are whole processes, from the starter on.
-Ends with 1 if a monitor takes more than 60 ms of CPU time, which other work on the machine does not lengthen, or 20 MiB.
+Ends with 1 if a monitor takes more than 60 ms of CPU time (which other work does not lengthen) or 20 MiB.
 """
 
 from __future__ import annotations
