@@ -206,7 +206,7 @@ class Bench:
         self.tools.is_alone = lambda timeout: self.alone
         self.commit_error = ""
         self.tools.commit = lambda: FakeCommit(self.host, self.commit_error)  # type: ignore[assignment,return-value]
-        self.tools.ask_conntrackd = lambda options: self.host.steps.extend(options)
+        self.tools.ask_conntrackd = self.host.steps.extend
 
     def _instance_id(self, timeout: float) -> str:
         if self.id_errors:

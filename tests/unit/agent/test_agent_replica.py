@@ -71,7 +71,7 @@ class Conntrackd:
 
     def steps(self, seconds: int, grow: int = 0) -> None:
         """So many seconds pass, in each of which the table grows by so much."""
-        for _ in range(seconds):
+        for _unused in range(seconds):
             self.now += 1
             self.flows += grow
             self.received += 1 if self.peer_runs else 0
