@@ -321,7 +321,7 @@ def test_a_probe_that_is_not_answered_is_followed_by_the_next_at_once(monkeypatc
     attribute: Any = type("Keep", (), {**keep, "close": lambda self: None})()
     way: Any = type("Open", (), {"refresh": lambda self: None, "is_open": lambda self: True})()
 
-    def beat(value: int | None) -> None:
+    def beat(value: int | None, replica: int | None) -> None:
         made.stopping = len(echo.sent) == 6
 
     made = watcher.Watcher("02:00:00:00:00:01", "10.0.1.100", 0.25, 3, way, attribute, beat)
@@ -447,6 +447,16 @@ def test_monitor_of_a_daemon_that_hangs(call: Callable[..., ocf.Call], daemon: A
         watch.monitor(call("monitor"))
 
 
+def test_monitor_asserts_the_replicas_attribute_too(
+    call: Callable[..., ocf.Call], daemon: Any, attrd: Attrd, log: Recorder
+) -> None:
+    daemon(value="- 1")
+    attrd.value = None
+    assert watch.monitor(call("monitor")) == ocf.OCF_SUCCESS
+    assert attrd.asked == [("replica", "--query"), ("replica", "--update", "1")]
+    assert log.last()["why"] == "Pacemaker had lost it"
+
+
 def test_monitor_asserts_an_attribute_that_was_lost(
     call: Callable[..., ocf.Call], daemon: Any, attrd: Attrd, log: Recorder
 ) -> None:
@@ -533,11 +543,11 @@ def test_heartbeats(tmp_path: Any) -> None:
     path.write_text("nonsense")
     assert watch.read_beat(str(path)) is None
     with open(path, "w") as file:
-        for value in (None, 1, 0):
-            watch.write_beat(file.fileno(), value)
+        for value, replica in ((None, None), (1, None), (0, 1), (1, 0)):
+            watch.write_beat(file.fileno(), value, replica)
             beat = watch.read_beat(str(path))
             assert beat is not None
-            assert beat.value == value
+            assert (beat.value, beat.replica) == (value, replica)
             assert beat.age() < 1.0
 
 

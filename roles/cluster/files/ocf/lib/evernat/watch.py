@@ -19,7 +19,7 @@ from ocf import Action, Agent, Call, Deadline, Failure, Parameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 FILE = "/run/evernat-{}.watch"
@@ -33,26 +33,28 @@ _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 class Beat:
-    """The heartbeat: when (monotonic seconds), and the attribute's value; None while it is not settled."""
+    """The heartbeat: when (monotonic seconds), and the attributes' values; None for one that is not settled."""
 
-    def __init__(self, at: float, value: int | None) -> None:
+    def __init__(self, at: float, value: int | None, replica: int | None) -> None:
         self.at = at
         self.value = value
+        self.replica = replica
 
     def age(self) -> float:
         return time.monotonic() - self.at
 
 
 def monitor(call: Call) -> int:
-    """0, or 7 where no daemon runs; raises Failure if it hangs. Puts the attribute right if Pacemaker has lost it."""
+    """0, or 7 where no daemon runs; raises Failure if it hangs. Puts attributes right that Pacemaker has lost."""
     path = _path(call)
     if lock_holder(path) is None:
         return ocf.OCF_NOT_RUNNING
     beat = _fresh_beat(path, call.deadline.part(BEAT_PATIENCE))
     if beat is None:
         raise Failure(f"the watcher hangs: no heartbeat for {BEAT_MAX_AGE:.0f} s")
-    if not call.is_probe and beat.value is not None:
-        _assert_attribute(call, beat.value)
+    if not call.is_probe:
+        _assert_attribute(call, call.settings["attribute"], lambda beat: beat.value)
+        _assert_attribute(call, REPLICA, lambda beat: beat.replica)
     return ocf.OCF_SUCCESS
 
 
@@ -112,14 +114,16 @@ def read_beat(path: str) -> Beat | None:
     """The last heartbeat; None if there is none yet."""
     try:
         with open(path) as file:
-            at, value = file.read().split()
-        return Beat(float(at), int(value) if value.isdigit() else None)
+            at, *values = file.read().split()
+        value, replica = (int(text) if text.isdigit() else None for text in [*values, "-"][:2])
+        return Beat(float(at), value, replica)
     except (OSError, ValueError):
         return None
 
 
-def write_beat(file: int, value: int | None) -> None:
-    os.pwrite(file, f"{time.monotonic():020.3f} {'-' if value is None else value}\n".encode(), 0)
+def write_beat(file: int, value: int | None, replica: int | None) -> None:
+    values = " ".join("-" if each is None else str(each) for each in (value, replica))
+    os.pwrite(file, f"{time.monotonic():020.3f} {values}\n".encode(), 0)
 
 
 def _path(call: Call) -> str:
@@ -163,19 +167,22 @@ def _signal(pid: int, number: signal.Signals) -> None:
         pass
 
 
-def _assert_attribute(call: Call, value: int) -> None:
-    """Pacemaker's attribute daemon forgets transient attributes when it is restarted alone; the daemon can't know."""
-    name = call.settings["attribute"]
+def _assert_attribute(call: Call, name: str, value_in: Callable[[Beat], int | None]) -> None:
+    """Pacemaker's attribute daemon forgets transient attributes: when it is restarted alone, when a cut ring heals."""
+    value = _last_value(call, value_in)
+    if value is None:
+        return
     known, output = _attrd(["--name", name, "--query"], call.deadline)
     if known and f'value="{value}"' in output:
         return
-    latest = read_beat(_path(call))
-    if (
-        latest is not None
-        and latest.value == value
-        and _attrd(["--name", name, "--update", str(value)], call.deadline)[0]
-    ):
+    is_still = _last_value(call, value_in) == value
+    if is_still and _attrd(["--name", name, "--update", str(value)], call.deadline)[0]:
         call.log("notice", action="monitor", attribute=name, value=value, why="Pacemaker had lost it")
+
+
+def _last_value(call: Call, value_in: Callable[[Beat], int | None]) -> int | None:
+    beat = read_beat(_path(call))
+    return None if beat is None else value_in(beat)
 
 
 def _delete(call: Call, name: str) -> None:
@@ -246,7 +253,7 @@ def _run_daemon(call: Call, path: str) -> None:
         settings["probes"],
         watcher.Way(name, port),
         watcher.Attribute(settings["attribute"], call.log),
-        lambda value: write_beat(file, value),
+        lambda value, replica: write_beat(file, value, replica),
         _follow_replica(call) if settings["replication"] else None,
     )
 

@@ -217,7 +217,7 @@ class Replica:
 
 
 class Watcher:
-    """Observes, judges, writes. `beat` is called once a round with the attribute's value, None if it is not settled."""
+    """Observes, judges, writes. `beat` is called once a round with both attributes' values, None if not settled."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class Watcher:
         probes: int,
         way: Way,
         attribute: Attribute,
-        beat: Callable[[int | None], None],
+        beat: Callable[[int | None, int | None], None],
         replica: Replica | None = None,
     ) -> None:
         self.mac = mac
@@ -251,7 +251,7 @@ class Watcher:
         while not self.stopping:
             due += self.interval
             self.round(due)
-            self.beat(self.attribute.settled)
+            self.beat(self.attribute.settled, self.replica.attribute.settled if self.replica else None)
             # After a freeze the rounds that were missed are not made up for.
             due = time.monotonic() if self._in_doubt else max(due, time.monotonic())
         self.attribute.close()
