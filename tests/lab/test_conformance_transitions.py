@@ -27,9 +27,10 @@ class Recorder(Hooks):
         self.dead: set[str] = set()
         self.snapshots: list[Snapshot] = []
         self.boot_takes = 0.0
-        self.plug_takes = 0.0
         self.held = threading.Event()
         self.held.set()
+        self.plug_held = threading.Event()
+        self.plug_held.set()
 
     def instance_boot(self, instance: InstanceRecord) -> None:
         self.held.wait(10)
@@ -41,7 +42,7 @@ class Recorder(Hooks):
         self.events.append(("off", instance_id, graceful, terminate))
 
     def interface_plug(self, interface: InterfaceRecord, instance_id: str, device_index: int) -> None:
-        time.sleep(self.plug_takes)
+        self.plug_held.wait(10)
         self.events.append(("plug", interface.id, instance_id, device_index))
 
     def interface_unplug(self, interface_id: str, instance_id: str) -> None:
@@ -119,19 +120,21 @@ def test_delays_of_an_instance() -> None:
 def test_hooks_in_their_order() -> None:
     """The host boots before `running` is told; a link comes after `attached` and is gone before `available`."""
     hooks = Recorder()
-    hooks.boot_takes = STEP
+    hooks.held.clear()
     with account(hooks) as aws:
         (instance,) = aws.launch()
         primary = aws.primary(instance)
         assert aws.state(instance) == "pending"
         assert hooks.events == []
+        hooks.held.set()
         until(lambda: aws.state(instance) == "running", "running")
         assert hooks.events == [("boot", instance, [primary])]
-        hooks.plug_takes = STEP
+        hooks.plug_held.clear()
         eni = aws.new_interface()
         attachment = aws.attach(eni, instance)
         until(lambda: aws.status(eni)[1] == "attached", "attached")
         assert hooks.events[1:] == []  # the link is still on its way
+        hooks.plug_held.set()
         aws.ec2.detach_network_interface(AttachmentId=attachment)
         until(lambda: aws.status(eni)[0] == "available", "available")
         assert hooks.events[1:] == [("plug", eni, instance, 1), ("unplug", eni, instance)]
