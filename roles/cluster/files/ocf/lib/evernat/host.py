@@ -200,26 +200,23 @@ def tear_down(wanted: Wanted) -> bool:
 
 def wait_for_link(mac: str, deadline: Deadline) -> Link | None:
     """The link with this MAC as soon as the kernel shows one; None at the deadline. Raises HostError."""
-    try:
-        with Netlink(groups=netlink.RTMGRP_LINK) as events, Netlink() as kernel:
-            while True:
-                link = find_link(mac, kernel.links())
-                if link is not None or deadline.left() <= 0:
-                    return link
-                events.wait_for_event(min(0.25, deadline.left()))
-    except OSError as error:
-        raise HostError(f"the kernel's links could not be read: {error}") from error
+    return _wait_until(mac, True, deadline)
 
 
 def wait_until_gone(mac: str | None, deadline: Deadline) -> bool:
     """Whether no link has this MAC any more, at the deadline at the latest. Raises HostError."""
+    return _wait_until(mac, False, deadline) is None
+
+
+def _wait_until(mac: str | None, is_there: bool, deadline: Deadline) -> Link | None:
+    """The link with this MAC, or None, once that is as wanted or the time is up."""
     try:
         with Netlink(groups=netlink.RTMGRP_LINK) as events, Netlink() as kernel:
-            while find_link(mac, kernel.links()) is not None:
-                if deadline.left() <= 0:
-                    return False
+            while True:
+                link = find_link(mac, kernel.links())
+                if (link is not None) == is_there or deadline.left() <= 0:
+                    return link
                 events.wait_for_event(min(0.25, deadline.left()))
-            return True
     except OSError as error:
         raise HostError(f"the kernel's links could not be read: {error}") from error
 
