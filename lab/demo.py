@@ -87,11 +87,6 @@ def egress_at(record: Record, moment: float) -> str:
     return [address for first_seen, address in record.egress if first_seen <= moment][-1]
 
 
-def injected_ms(delays: Delays) -> int:
-    """What the lab's AWS takes for the bare calls of a takeover: describe, detach, attach, and the link."""
-    return round((3 * delays.api + delays.detach + delays.attach + delays.link) * 1000)
-
-
 def cut_power(lab: Lab, record: Path, progress: Progress) -> Takeover:
     """Start the client's traffic, cut the active host's power, wait until traffic flows again."""
     with Traffic(lab.fabric, record) as traffic:
@@ -130,7 +125,7 @@ def rows(takeover: Takeover, delays: Delays, elastic_ip: str) -> list[tuple[str,
     return [
         ("outage", f"{takeover.outage_ms} ms ({record.lost} of {record.sent} UDP probes lost, 10 ms apart)"),
         *((f"  {phase.name}", f"{phase.milliseconds} ms") for phase in takeover.phases),
-        ("injected delays", f"{injected_ms(delays)} ms ({delays})"),
+        ("injected delays", f"{delays.injected_ms} ms ({delays})"),
         ("moves", str(takeover.moves)),
         ("holder", f"{takeover.holder_before} -> {takeover.holder_after}"),
         ("Elastic IP", elastic_ip),
@@ -149,7 +144,7 @@ def connections(record: Record) -> str:
 def figures(takeover: Takeover, delays: Delays, elastic_ip: str, second: PlaybookRun) -> dict[str, Any]:
     return {
         "outage_ms": takeover.outage_ms,
-        "injected_ms": injected_ms(delays),
+        "injected_ms": delays.injected_ms,
         "detection_ms": takeover.phases[0].milliseconds,
         "phases_ms": {phase.name: phase.milliseconds for phase in takeover.phases},
         "moves": takeover.moves,

@@ -65,8 +65,16 @@ class Delays:
     link: float = 0.5  # from `attached` to the link seen in the guest
     reassign: float = 0.0  # from the answer to its effect, where an address, Elastic IP or route is moved by one call
 
+    @property
+    def injected_ms(self) -> int:
+        """What the bare calls of a move take: describe, detach, attach, and the link."""
+        return round((3 * self.api + self.detach + self.attach + self.link) * 1000)
+
     def __str__(self) -> str:
         return f"API {self.api * 1000:.0f} ms, detach {self.detach:g} s, attach {self.attach:g} s, link {self.link:g} s"
+
+
+QUICK_DELAYS = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)  # for tests, which need not wait as users do
 
 
 @dataclass(frozen=True)

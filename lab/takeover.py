@@ -8,11 +8,11 @@ lines when it asked EC2 for what. Moments are monotonic seconds: the hosts and t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lab.journal import entries
 from lab.report import Phase
 
 PHASES = ("describe", "detach", "attach", "link", "connections", "configure")
@@ -62,19 +62,12 @@ def fields_of(line: str) -> dict[str, str]:
     return {key: value.strip('"') for key, value in FIELD.findall(line)}
 
 
-def lines_of(journal: Iterable[str]) -> Iterable[tuple[float, str]]:
-    """Moment and message of each of `journalctl --output=json`'s lines that has a message in text."""
-    for line in journal:
-        entry = json.loads(line)
-        if isinstance(entry.get("MESSAGE"), str):
-            yield int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6, entry["MESSAGE"]
-
-
 def starts_in(journal: Iterable[str]) -> list[StartRecord]:
     """The agent's successful starts in `journalctl --output=json` lines."""
     records = []
     membership = requested = moving = None
-    for moment, message in lines_of(journal):
+    for entry in entries(journal):
+        moment, message = entry.moment, entry.text
         facts = fields_of(message)
         if MEMBERSHIP.search(message):
             membership = moment
@@ -94,7 +87,8 @@ def stops_in(journal: Iterable[str]) -> list[StopRecord]:
     """The agent's stops, as Pacemaker asked for them, in `journalctl --output=json` lines."""
     records = []
     requested = detaching = None
-    for moment, message in lines_of(journal):
+    for entry in entries(journal):
+        moment, message = entry.moment, entry.text
         facts = fields_of(message)
         if REQUESTED.search(message):
             requested, detaching = moment, None

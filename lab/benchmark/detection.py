@@ -13,10 +13,10 @@ import json
 from typing import Any
 
 from lab.benchmark import grid, releases, troubles
-from lab.benchmark.figures import save
+from lab.benchmark.figures import delays_of, save
 from lab.benchmark.pair import Pair
 from lab.hosts.errors import HostError
-from lab.lab import Delays, Lab, LabError, LabSettings
+from lab.lab import Lab, LabError, LabSettings
 from lab.operator import BUNDLE, install_collection
 
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _grid(options: argparse.Namespace) -> dict[str, Any]:
     """Saves after each setting: what was measured outlives a run that is cut."""
-    delays = Delays(options.api, options.detach, options.attach, options.link)
+    delays = delays_of(options)
     wanted = troubles.every(options.seconds, options.runs)
     results: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -69,7 +69,7 @@ def _releases(options: argparse.Namespace) -> dict[str, Any]:
     samples: list[dict[str, Any]] = []
     if options.out.exists():
         samples = json.loads(options.out.read_text())["samples"]
-    delays = Delays(options.api, options.detach, options.attach, options.link)
+    delays = delays_of(options)
 
     def result() -> dict[str, Any]:
         return {"variables": options.variables, "rows": releases.summarise(samples), "samples": samples}

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def versions(release: str) -> dict[str, str]:
             if fields.get("Package") in PACKAGES:
                 found[fields["Package"]] = fields["Version"]
     return found
+
+
+def delays_of(options: argparse.Namespace) -> Delays:
+    """The delays that a command's options name, each by its own."""
+    return Delays(**{field.name: getattr(options, field.name) for field in fields(Delays)})
 
 
 def save(path: Path, benchmark: str, release: str, delays: Delays, result: dict[str, Any]) -> None:

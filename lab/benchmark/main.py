@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from lab.benchmark import detection, scale, takeover, throughput
-from lab.benchmark.figures import save
+from lab.benchmark.figures import delays_of, save
 from lab.hosts.errors import HostError
 from lab.lab import OUT, Delays, LabError
 from lab.operator import PlaybookFailed
@@ -38,17 +38,12 @@ class Benchmark(Protocol):
 
 
 DEFAULT = "takeover"
-DELAYS = [field.name for field in fields(Delays)]
 BENCHMARKS: dict[str, Benchmark] = {
     DEFAULT: takeover,
     "detection": detection,
     "scale": scale,
     "throughput": throughput,
 }
-
-
-def delays_of(options: argparse.Namespace) -> Delays:
-    return Delays(**{name: getattr(options, name) for name in DELAYS})
 
 
 def add_common_options(parser: argparse.ArgumentParser, name: str) -> None:

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from lab.journal import Entry
 
 TOKEN_LOST = "A processor failed, forming new configuration"
 MEMBERSHIP = "A new membership ("
@@ -15,15 +16,6 @@ LEFT = "Members left:"
 LINK_DOWN = re.compile(r"link: host: \d+ link: \d+ is down")
 NOT_SCHEDULED = re.compile(r"not scheduled .*?for ([0-9.]+) ms")
 START = "Initiating start operation eni_start_0"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a journal; `moment` is in monotonic seconds."""
-
-    moment: float
-    source: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -51,18 +43,6 @@ class Detection:
     token: float | None  # Corosync has waited for the token in vain
     membership: float | None  # the new membership is formed
     start: float | None  # Pacemaker starts the interface here
-
-
-def entries(lines: Iterable[str]) -> list[Entry]:
-    """The entries of `journalctl --output=json` that are text."""
-    found = []
-    for line in lines:
-        entry = json.loads(line)
-        text = entry.get("MESSAGE")
-        if isinstance(text, str):
-            moment = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
-            found.append(Entry(moment, entry.get("SYSLOG_IDENTIFIER", ""), text))
-    return found
 
 
 def doubts(journal: Iterable[Entry], since: float, until: float) -> Doubts:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import time
 
-from lab.benchmark.membership import Detection, Doubts, Entry, detection, doubts, entries
-from lab.cluster import crm_mon, state_of, told_by, wait_for
+from lab.benchmark.membership import Detection, Doubts, detection, doubts
+from lab.cluster import crm_mon, node_name, state_of, told_by, wait_for
 from lab.hosts.host import Host
+from lab.journal import Entry, entries
 from lab.lab import Lab
 
 SOUND_LIMIT = 120.0  # seconds
@@ -36,7 +37,7 @@ class Pair:
 
     def name(self, instance_id: str) -> str:
         """The host's name in the cluster."""
-        return self.lab.hosts[instance_id].run(["crm_node", "--name"], check=True).stdout.strip()
+        return node_name(self.lab.hosts[instance_id])
 
     def leader(self) -> str:
         """The instance whose controller is the DC. HostError if there is none."""

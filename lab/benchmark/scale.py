@@ -19,15 +19,16 @@ from lab.benchmark import counters
 from lab.benchmark.contenders.contender import measure
 from lab.benchmark.contenders.ours import Ours
 from lab.benchmark.crowd import Crowd
-from lab.benchmark.figures import summary
+from lab.benchmark.figures import delays_of, summary
 from lab.benchmark.process import Usage, usage
 from lab.benchmark.runs import POWER_CUT
 from lab.hosts.errors import HostError
 from lab.hosts.host import Host
 from lab.hosts.wait import wait_until
-from lab.lab import OUT, Delays, Lab, LabError, LabSettings
+from lab.journal import entries
+from lab.lab import OUT, Lab, LabError, LabSettings
 from lab.report import table
-from lab.takeover import fields_of, lines_of
+from lab.takeover import fields_of
 from lab.vpc.traffic import TrafficError
 
 SIZES = (1_000, 10_000, 100_000, 300_000)
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     def say(words: str) -> None:
         print(f"[{time.monotonic() - began:5.0f} s] {words}", flush=True)
 
-    delays = Delays(options.api, options.detach, options.attach, options.link)
+    delays = delays_of(options)
     samples: list[dict[str, Any]] = []
     failures: list[str] = []
     with Lab(LabSettings("scale", options.release, delays)) as lab:
@@ -149,16 +150,16 @@ def replica_size(statistics: str) -> int:
 
 def started_with(journal: Iterable[str], since: float) -> dict[str, str]:
     """The fields of the agent's first successful start after a monotonic moment; empty if there is none."""
-    for moment, message in lines_of(journal):
-        facts = fields_of(message)
-        if moment > since and facts.get("action") == "start" and facts.get("rc") == "0" and "seconds" in facts:
+    for entry in entries(journal):
+        facts = fields_of(entry.text)
+        if entry.moment > since and facts.get("action") == "start" and facts.get("rc") == "0" and "seconds" in facts:
             return facts
     return {}
 
 
 def commit_told(journal: Iterable[str], since: float) -> list[str]:
     """What conntrackd logged about commits after a monotonic moment: how many entries the kernel took, and refused."""
-    told = [message.rpartition("] ")[2] for moment, message in lines_of(journal) if moment > since]
+    told = [entry.text.rpartition("] ")[2] for entry in entries(journal) if entry.moment > since]
     return [message for message in told if "commit" in message.lower() and "action=" not in message]
 
 

@@ -25,11 +25,11 @@ from lab.benchmark.contenders.fcknat import FckNat
 from lab.benchmark.contenders.floor import Floor
 from lab.benchmark.contenders.keepalived import Keepalived
 from lab.benchmark.contenders.ours import Ours
-from lab.benchmark.figures import save
+from lab.benchmark.figures import delays_of, save
 from lab.benchmark.picture import takeover_svg
 from lab.benchmark.runs import FAULTS, POWER_CUT, SWITCHOVER, Run
 from lab.benchmark.worker import Task, Worker, WorkerError, say
-from lab.lab import Delays, LabError, LabSettings
+from lab.lab import QUICK_DELAYS, LabError, LabSettings
 
 OURS, CLUSTERLABS, KEEPALIVED, FLOOR = "ours", "clusterlabs", "keepalived", "floor"
 CONTENDERS: dict[str, type[Contender]] = {
@@ -41,7 +41,6 @@ CONTENDERS: dict[str, type[Contender]] = {
     FLOOR: Floor,
 }
 PEERS = [name for name in CONTENDERS if name not in (OURS, FLOOR)]
-QUICK_DELAYS = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
 QUICK_CONTENDERS = (OURS, KEEPALIVED)
 QUICK_FAULTS = (SWITCHOVER, POWER_CUT)  # what takes long to put right comes last: nothing follows it
 QUICK_STEADY = 5.0  # seconds
@@ -84,7 +83,7 @@ class Takeover:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.began = time.monotonic()
-        self.delays = Delays(**{name: getattr(options, name) for name in asdict(Delays())})
+        self.delays = delays_of(options)
         self.contenders: tuple[str, ...] = options.contenders or tuple(CONTENDERS)
         self.faults: tuple[str, ...] = options.faults or FAULTS
         self.wanted: int = options.runs
@@ -115,7 +114,7 @@ class Takeover:
             "n": self.wanted,
             "faults": faults,
             "freeze_s": FREEZE_SECONDS,
-            "injected_ms": injected_ms(self.delays),
+            "injected_ms": self.delays.injected_ms,
             "contenders": self.told,
             "summary": summed,
             "ours_above": runs.above(summed, OURS, PEERS),
@@ -227,11 +226,6 @@ class Takeover:
 
     def _say(self, who: str, words: str) -> None:
         say(self.began, who, words)
-
-
-def injected_ms(delays: Delays) -> int:
-    """What AWS takes in the lab for the bare calls of a move: describe, detach, attach, and the link."""
-    return round((3 * delays.api + delays.detach + delays.attach + delays.link) * 1000)
 
 
 def told(run: Run) -> str:

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from lab.account import CLIENT_ADDRESS, FLOATING_ADDRESS
 from lab.benchmark import counters, datapath
-from lab.benchmark.figures import summary
+from lab.benchmark.figures import delays_of, summary
 from lab.benchmark.process import usage
 from lab.hosts.errors import HostError
 from lab.hosts.host import Host
 from lab.hosts.wait import wait_until
-from lab.lab import Delays, Lab, LabError, LabSettings
+from lab.lab import Lab, LabError, LabSettings
 from lab.operator import BUNDLE, ROOT, install_collection
 from lab.report import table
 from lab.vpc import namespaces, rules
@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    delays = Delays(options.api, options.detach, options.attach, options.link)
+    delays = delays_of(options)
     with Lab(LabSettings("throughput", options.release, delays)) as lab:
         install_collection(lab.operator.collections, BUNDLE)
         files = {}

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from pair import QUICK, Pair, build
+from pair import Pair, build
 
-from lab.lab import LabSettings
+from lab.lab import QUICK_DELAYS, LabSettings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +37,7 @@ def steady_for(pytestconfig: pytest.Config) -> float:
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Pair]:
-    with build(LabSettings(name=f"e2e{os.getpid()}", delays=QUICK)) as pair:
+    with build(LabSettings(name=f"e2e{os.getpid()}", delays=QUICK_DELAYS)) as pair:
         yield pair
 
 

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab.cluster import ClusterState, crm_mon, state_of, told_by, wait_for
-from lab.lab import Delays, Lab, LabSettings
+from lab.benchmark.scale import replica_size
+from lab.cluster import ClusterState, crm_mon, node_name, state_of, told_by, wait_for
+from lab.lab import Lab, LabSettings
 from lab.operator import BUNDLE, install_collection
 from lab.vpc.traffic import Traffic
-
-QUICK = Delays(api=0.02, detach=0.5, attach=0.5, link=0.2)
 
 
 class Pair:
@@ -78,8 +77,7 @@ class Pair:
 
     def replica(self, instance_id: str) -> int:
         """How many connections of the other host conntrackd keeps on this one."""
-        statistics = self.run(instance_id, "conntrackd", "-s")
-        return int(statistics.partition("cache external:")[2].partition("connections:")[2].split()[0])
+        return replica_size(self.run(instance_id, "conntrackd", "-s"))
 
     def wait_holder(self, instance_id: str, timeout: float) -> None:
         """Wait until AWS says that this instance holds the ENI."""
@@ -102,7 +100,7 @@ class Pair:
     def last_stop(self, instance_id: str) -> int | None:
         """The code of the ENI's last stop on a host, if that was its last operation there."""
         root = crm_mon(self.lab.hosts[instance_id], "--include=operations")
-        name = self.run(instance_id, "crm_node", "--name").strip()
+        name = node_name(self.lab.hosts[instance_id])
         node = root.find(f"./node_history/node[@name='{name}']/resource_history[@id='eni']")
         operations = node.findall("operation_history") if node is not None else []
         last = max(operations, key=lambda item: int(item.get("call", "0")), default=None)

@@ -13,7 +13,7 @@ import pytest
 from pair import Pair
 
 from lab.aws.faults import Fault
-from lab.cluster import wait_for
+from lab.cluster import node_name, wait_for
 
 TROUBLES = ("down", "throttled", "hanging", "denying")
 MONITORS = 200
@@ -58,7 +58,7 @@ def test_the_holder_keeps_serving(pair: Pair, kind: str, broken_for: float) -> N
 @pytest.mark.parametrize("kind", TROUBLES)
 def test_stop_ends_well_and_leaves_nothing_up(pair: Pair, kind: str) -> None:
     holder = pair.holder
-    name = pair.run(holder, "crm_node", "--name").strip()
+    name = node_name(pair.lab.hosts[holder])
     link = pair.link_of_eni(holder)
     assert link is not None
     with trouble(pair, kind):

@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from pair import QUICK, Pair, build
+from pair import Pair, build
 from test_site import run, writes
 
-from lab.lab import LabSettings
+from lab.lab import QUICK_DELAYS, LabSettings
 
 
 @pytest.fixture(scope="module")
 def bookworm() -> Iterator[Pair]:
-    with build(LabSettings(name=f"debian12x{os.getpid()}", release="bookworm", delays=QUICK)) as pair:
+    with build(LabSettings(name=f"debian12x{os.getpid()}", release="bookworm", delays=QUICK_DELAYS)) as pair:
         yield pair
 
 

@@ -9,6 +9,8 @@ import time
 import pytest
 from pair import Pair
 
+from lab.cluster import node_name
+
 LIMIT = 60.0  # seconds; generous: figures are the benchmark's business
 
 
@@ -57,7 +59,7 @@ def test_a_detach_that_hangs_is_forced_once(pair: Pair) -> None:
 def test_planned_move(pair: Pair, way: str) -> None:
     """A host that goes by plan gives the interface up itself, politely."""
     before = pair.holder
-    name = pair.run(before, "crm_node", "--name").strip()
+    name = node_name(pair.lab.hosts[before])
     with pair.moves() as moves, pair.traffic() as traffic:
         now = time.monotonic()
         if way == "standby":

@@ -11,7 +11,8 @@ import pytest
 
 from lab.benchmark import grid, releases
 from lab.benchmark.grid import Setting, configured
-from lab.benchmark.membership import Detection, Doubts, Entry, detection, doubts, entries
+from lab.benchmark.membership import Detection, Doubts, detection, doubts
+from lab.journal import Entry, entries
 
 # Journals of Debian 13's Corosync 3.1.9 and Pacemaker 3.0.0, the moments in seconds.
 POWER_CUT = [

@@ -18,7 +18,7 @@ from lab.benchmark.contenders.totem import defaults_of_the_role
 from lab.benchmark.figures import p95, summary
 from lab.benchmark.picture import place, takeover_svg
 from lab.benchmark.runs import FREEZE, POWER_CUT, Run, above, gaps, lost_flows, next_number, read, sums, unequal_timings
-from lab.benchmark.takeover import Takeover, injected_ms
+from lab.benchmark.takeover import Takeover
 from lab.lab import Delays, LabError
 from lab.vpc.record import summarise
 
@@ -222,7 +222,7 @@ def test_the_plan_takes_turns_and_leaves_out_what_is_there(tmp_path: Path) -> No
 
 
 def test_the_injected_delays_are_those_of_the_bare_calls() -> None:
-    assert injected_ms(Delays(api=0.1, detach=2.5, attach=2.0, link=0.5)) == 5300
+    assert Delays(api=0.1, detach=2.5, attach=2.0, link=0.5).injected_ms == 5300
 
 
 def test_the_roles_timings_are_numbers() -> None:
